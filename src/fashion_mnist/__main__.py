@@ -1,0 +1,47 @@
+"""The whole job in one process: fetch the dataset if it is missing, train, evaluate on the test set.
+
+Gives one finished MLflow run with metrics, pictures and the model, and a summary that says where everything lies.
+"""
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from fashion_mnist.cli import main
+from fashion_mnist.config import Config
+from fashion_mnist.evaluate import Metrics, evaluate
+from fashion_mnist.train import train
+
+
+def run(config: Config) -> float:
+    """Trains and evaluates one variant.
+
+    Returns:
+        The last epoch's validation accuracy would need no test set, but what a person wants to see is the test
+        accuracy; nothing here chooses by it.
+    """
+    run_id = train(config)
+    metrics = evaluate(config, run_id)
+    summarize(config, metrics, run_id)
+    return metrics["accuracy"]
+
+
+def summarize(config: Config, metrics: Metrics, run_id: str) -> None:
+    """Prints what came out, where it lies, and what to type next."""
+    from fashion_mnist.tracking import ui
+
+    table = Table.grid(padding=(0, 2))
+    for row in (
+        ("test accuracy", f"[bold]{metrics['accuracy']:.4f}[/bold]"),
+        ("test loss", f"{metrics['loss']:.4f}"),
+        ("model", str(config.model_file)),
+        ("pictures", str(config.folder("plots"))),
+        ("MLflow run", run_id),
+        ("look at it", ui(config.tracking)),
+    ):
+        table.add_row(*row)
+    Console().print(Panel(table, title=config.variant, expand=False))
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,207 @@
+"""The command line of every step: what people type becomes a checked `Config`, and errors become one sentence."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fashion_mnist.config import CONF, Config, checked
+from fashion_mnist.errors import UserError
+
+FLAGS_WITH_VALUE = {"--cfg", "--package", "--config-path", "--config-name", "--config-dir", "--experimental-rerun"}
+FLAGS = FLAGS_WITH_VALUE | {
+    "--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", "--shell-completion", "--info",
+}  # fmt: skip
+
+
+def main(job: Callable[[Config], Any]) -> None:
+    """Runs one step from the command line.
+
+    Args:
+        job: what to do, given the checked configuration.
+    """
+    full_error = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    try:
+        sys.argv[1:] = as_overrides(sys.argv[1:])
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            print(help_text(job), end="")
+            return
+        # Hydra would print a traceback of its own; asked for the full error, it lets us say it in one sentence.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        if {"-m", "--multirun"} & set(sys.argv[1:]):
+            check_sweep([argument for argument in sys.argv[1:] if not argument.startswith("-")])
+        run_with_hydra(job)
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if full_error or (message := explain(error)) is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(1)
+
+
+def run_with_hydra(job: Callable[[Config], Any]) -> None:
+    """Lets Hydra compose the configuration, once or for each job of a sweep."""
+    failure: list[Exception] = []
+
+    def task(composed: DictConfig) -> Any:
+        hydra_config = HydraConfig.get()
+        in_sweep = hydra_config.mode == RunMode.MULTIRUN
+        try:
+            config = checked(composed, dict(hydra_config.runtime.choices))
+            config.overrides = list(hydra_config.overrides.task)
+            if in_sweep and config.output_dir is None:
+                # The jobs of a sweep often share a variant, and must not overwrite each other's model.
+                config.output_dir = str(Path(hydra_config.runtime.output_dir))
+            return job(config)
+        except Exception as error:
+            if in_sweep:  # Hydra goes on with the other jobs, and reports the first failure at the end
+                raise
+            failure.append(error)  # raised below: Hydra would precede the sentence with a line of its own
+
+    task.__module__ = job.__module__  # Hydra names its log file after the step
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+    if failure:
+        raise failure[0]
+
+
+def check_sweep(arguments: list[str]) -> None:
+    """Checks every value of a sweep before its first job starts, so that none dies of a typing error hours later.
+
+    Raises:
+        UserError: a value is refused.
+    """
+    fixed, varied = [], {}
+    for override in OverridesParser.create().parse_overrides(arguments):
+        if override.value_type in (ValueType.SIMPLE_CHOICE_SWEEP, ValueType.CHOICE_SWEEP, ValueType.RANGE_SWEEP):
+            varied[override.get_key_element()] = list(override.sweep_string_iterator())
+        elif not override.is_sweep_override():  # intervals and globs are for the sweeper to resolve
+            fixed.append(str(override.input_line))
+    first = {key: values[0] for key, values in varied.items()}
+    jobs = [{**first, key: value} for key, values in varied.items() for value in values]
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        for job in jobs:
+            overrides = [*fixed, *(f"{key}={value}" for key, value in job.items())]
+            composed = hydra.compose("config", overrides, return_hydra_config=True)
+            choices = dict(composed.hydra.runtime.choices)
+            OmegaConf.set_struct(composed, False)
+            del composed["hydra"]
+            checked(composed, choices)
+
+
+def as_overrides(arguments: Iterable[str]) -> list[str]:
+    """Rewrites `--key value` and `--key=value` as `key=value`, and leaves Hydra's own flags alone.
+
+    `mlflow run . -P key=value` hands every parameter that MLproject does not declare over as `--key value`
+    (https://github.com/mlflow/mlflow/issues/4390).
+
+    Raises:
+        UserError: an option has no value.
+    """
+    overrides, rest = [], list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        name, equals, value = argument.partition("=")
+        follows_a_value = bool(rest) and not rest[0].startswith("-") and "=" not in rest[0]
+        if not argument.startswith("--") or (name in FLAGS and not (name == "--run" and follows_a_value)):
+            overrides.append(argument)
+            if name in FLAGS_WITH_VALUE and not equals and rest:
+                overrides.append(rest.pop(0))
+        elif equals:
+            overrides.append(f"{name[2:]}={value}")
+        elif rest and not rest[0].startswith("--"):
+            overrides.append(f"{name[2:]}={rest.pop(0)}")
+        else:
+            raise UserError(f"{name} needs a value: {name} VALUE or {name[2:]}=VALUE; --help lists the keys.")
+    return overrides
+
+
+def explain(error: BaseException) -> str | None:
+    """The sentence for an error that the user can mend; None for a defect of ours, which deserves its traceback."""
+    match error:
+        case UserError():
+            return str(error)
+        case MissingConfigException(options=list() as options):
+            group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+            return f"{group} has no option '{choice}'; choose one of {', '.join(options)}."
+        case OverrideParseException():
+            return f"cannot read '{error.override}': {str(error).splitlines()[0]}."
+        case HydraException() if found := re.search(r"Could not override '([^']+)'", str(error)):
+            return unknown_key(found[1])
+        case HydraException() if found := re.search(r"Ambiguous value for argument '([^=]+)=([^']+)'", str(error)):
+            key, values = found.groups()
+            return f"{key} got several values: write {key}=[{values}] for a list, or add -m for a sweep over them."
+        case HydraException():
+            return " ".join(str(error).split())
+        case OmegaConfBaseException():
+            return f"{error.full_key or 'the configuration'}: {str(error).splitlines()[0]}."
+        case OSError(filename=str() as filename):
+            return f"cannot use {filename}: {error.strerror}."
+    return None
+
+
+def unknown_key(key: str) -> str:
+    """Names the key that does not exist, and the near one that does."""
+    near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.5)
+    hint = f" did you mean {near[0]}?" if near else ""
+    return f"there is no key '{key}';{hint} --help lists all keys."
+
+
+def known_keys() -> list[str]:
+    """Every key that can be set: groups, their keys, and the top level, such as `trainer` and `trainer.epochs`."""
+    keys = []
+    for file in sorted(CONF.rglob("*.yaml")):
+        group = file.parent.relative_to(CONF).as_posix()
+        if group == "experiment":
+            continue
+        names = [str(name) for name in OmegaConf.load(file) if name not in ("defaults", "_target_", "hydra")]
+        keys += names if group == "." else [group, *(f"{group}.{name}" for name in names)]
+    return sorted(set(keys))
+
+
+def help_text(job: Callable[..., Any]) -> str:
+    """What the step does, the options of every group, and every key with its comment, read from conf/ itself."""
+    module = sys.modules[job.__module__]
+    stem = Path(str(module.__file__)).stem
+    step = "fashion_mnist" if stem == "__main__" else f"fashion_mnist.{stem}"
+    lines = [str(module.__doc__).strip(), "", f"usage: python -m {step} [key=value | --key value ...]"]
+    groups, keys = ["", "Groups, each with its options; the default comes first:"], ["", "Keys, with their defaults:"]
+    keys += commented_keys(CONF / "config.yaml", "")
+    for group, default, comment in re.findall(
+        r"^  - (\w+): (\w+)\s*# (.*)$", (CONF / "config.yaml").read_text(), flags=re.MULTILINE
+    ):
+        options = sorted(
+            (file.stem for file in (CONF / group).glob("*.yaml")), key=lambda name: (name != default, name)
+        )
+        groups.append(f"  {group:<11} {' | '.join(options):<40} {comment}")
+        if default != "null":
+            keys += ["", *commented_keys(CONF / group / f"{default}.yaml", f"{group}.")]
+    lines += groups + keys
+    lines += ["", "A sweep: -m seed=0,1,2   The composed configuration: --cfg job   Hydra's own flags: --hydra-help"]
+    return "\n".join(lines) + "\n"
+
+
+def commented_keys(file: Path, prefix: str) -> list[str]:
+    """The top-level keys of a YAML file that carry a comment, as aligned lines."""
+    values = OmegaConf.to_container(OmegaConf.load(file))
+    assert isinstance(values, dict)
+    comments = re.findall(r"^(\w+):.*?# (.*)$", file.read_text(), flags=re.MULTILINE)
+    lines = []
+    for key, comment in comments:
+        value = "null" if values[key] is None else str(values[key])
+        value = re.sub(r"\$\{oc\.env:(\w+).*\}", r"$\1", value)
+        lines.append(f"  {prefix + key:<24} {value if len(value) < 24 else value[:20] + '...':<24} {comment}")
+    return lines

@@ -1,0 +1,143 @@
+"""The dataset: load, verify, split, digest. Images are uint8 of shape (n, 28, 28), labels uint8 of shape (n,)."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fashion_mnist.errors import UserError
+
+CLASS_NAMES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+PARTS = ("train_images", "train_labels", "test_images", "test_labels")
+CARD = "dataset.json"
+SAMPLES = "samples.png"
+
+Arrays = dict[str, np.ndarray]
+
+
+class Split(NamedTuple):
+    """Images, uint8 (n, 28, 28), and their labels, uint8 (n,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a prepared dataset says of itself in `dataset.json`."""
+
+    name: str
+    source: str
+    license: str
+    class_names: tuple[str, ...]
+    files: dict[str, dict]
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that stand for the bytes of all four arrays."""
+        return hashlib.sha256("".join(self.files[f"{part}.npy"]["sha256"] for part in PARTS).encode()).hexdigest()[:16]
+
+    @property
+    def title(self) -> str:
+        """The dataset's name for titles and tables; drawn garments are never called Fashion-MNIST."""
+        return "Fashion-MNIST" if self.name == "fashion_mnist" else "synthetic garments (not Fashion-MNIST)"
+
+
+def read_card(folder: Path) -> Card:
+    """Reads `dataset.json`.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        content = json.loads((folder / CARD).read_text())
+        return Card(**{**content, "class_names": tuple(content["class_names"])})
+    except FileNotFoundError:
+        raise UserError(f"there is no dataset in {folder}; python -m fashion_mnist.fetch prepares it.") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{folder / CARD} is damaged; delete {folder} and run python -m fashion_mnist.fetch.") from None
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether `folder` holds a complete prepared dataset with the digests of its card."""
+    try:
+        card = read_card(folder)
+        for part in PARTS:
+            load_part(folder, card, part)
+    except UserError:
+        return False
+    return True
+
+
+def load_part(folder: Path, card: Card, part: str) -> np.ndarray:
+    """Memory-maps one of the four arrays, so that parallel runs share one copy, after a check of its digest.
+
+    Raises:
+        UserError: the file is missing or was changed after it was prepared.
+    """
+    file = folder / f"{part}.npy"
+    try:
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        if digest != card.files[file.name]["sha256"]:
+            raise UserError(f"{file} was changed after fetch; delete {folder} and run python -m fashion_mnist.fetch.")
+        return np.load(file, mmap_mode="r")
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{file} cannot be read; delete {folder} and run python -m fashion_mnist.fetch.") from error
+
+
+def load_training(folder: Path, card: Card, validation: int) -> tuple[Split, Split]:
+    """The training set in two parts: to learn from, and to validate on.
+
+    Args:
+        folder: a prepared dataset.
+        card: its card.
+        validation: how many images to keep for validation; with 0, that split is empty.
+
+    Raises:
+        UserError: a file is missing or damaged, or `validation` leaves nothing to learn from.
+    """
+    images, labels = load_part(folder, card, "train_images"), load_part(folder, card, "train_labels")
+    if validation == 0:
+        return Split(images, labels), Split(images[:0], labels[:0])
+    if validation >= len(labels):
+        raise UserError(
+            f"data.validation={validation} leaves nothing of the {len(labels)} training images to learn from."
+        )
+    chosen = stratified(labels, validation)
+    return Split(images[~chosen], labels[~chosen]), Split(images[chosen], labels[chosen])
+
+
+def stratified(labels: np.ndarray, count: int) -> np.ndarray:
+    """Chooses `count` examples with each class in proportion; always the same ones, so that runs can be compared.
+
+    Args:
+        labels: uint8 (n,).
+        count: how many to choose, at most n.
+
+    Returns:
+        A boolean mask (n,) with `count` true elements.
+    """
+    order = np.random.default_rng(0).permutation(len(labels))
+    # Shuffled, each example gets its place within its class as a fraction; the smallest fractions are in proportion.
+    fraction = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        fraction[members] = (np.arange(len(members)) + 0.5) / len(members)
+    mask = np.zeros(len(labels), dtype=bool)
+    mask[np.argsort(fraction, kind="stable")[:count]] = True
+    return mask
+
+
+def load_test(folder: Path, card: Card) -> Split:
+    """The test set: for evaluation, never for choosing anything.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    return Split(load_part(folder, card, "test_images"), load_part(folder, card, "test_labels"))

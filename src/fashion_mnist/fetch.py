@@ -1,0 +1,24 @@
+"""Gets the dataset: checks it, and prepares arrays that can be memory-mapped, a card and a sheet of samples.
+
+Nothing is done when the prepared dataset is already there, unharmed.
+"""
+
+from rich.console import Console
+
+from fashion_mnist.cli import main
+from fashion_mnist.config import Config
+
+
+def fetch(config: Config) -> None:
+    """Prepares the configured dataset in `data_root`, and says where it lies."""
+    from fashion_mnist.data import read_card
+    from fashion_mnist.sources import prepare
+
+    folder = prepare(config.data, config.data_root)
+    card = read_card(folder)
+    counts = " + ".join(f"{card.files[f'{split}_labels.npy']['shape'][0]:,} {split}" for split in ("train", "test"))
+    Console().print(f"{card.title}: {counts} images in {folder} (digest {card.digest}).", highlight=False)
+
+
+if __name__ == "__main__":
+    main(fetch)

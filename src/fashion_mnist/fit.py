@@ -1,0 +1,64 @@
+"""Training: seeds, the compiled model, the loop over epochs."""
+
+import sys
+from typing import Any
+
+import keras
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from fashion_mnist.config import Config
+from fashion_mnist.data import Split
+from fashion_mnist.errors import UserError
+
+History = dict[str, list[float]]
+EVALUATION_BATCH = 1000
+
+
+def build(config: Config) -> keras.Model:
+    """Builds and compiles the model with weights that depend on the seed alone. The one place that sets seeds.
+
+    Raises:
+        UserError: the model or the optimizer refuses its arguments.
+    """
+    keras.utils.clear_session()  # layer names count up through a process, and would differ between jobs of a sweep
+    keras.utils.set_random_seed(config.seed)
+    model = create(config.model, "model")
+    optimizer = create(config.optimizer, "optimizer")
+    model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def create(section: dict[str, Any], group: str) -> Any:
+    """Calls the function that a config section names in `_target_` with the section's other keys.
+
+    Raises:
+        UserError: there is no such function, or it refuses its arguments.
+    """
+    try:
+        return instantiate(OmegaConf.create(section), _convert_="all")
+    except Exception as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise UserError(f"{group}: {section.get('_target_')} refuses its arguments: {reason}") from error
+
+
+def fit(model: keras.Model, training: Split, validation: Split, config: Config) -> History:
+    """Trains, and returns every metric of every epoch.
+
+    Args:
+        model: as `build` returns it.
+        training: images to learn from.
+        validation: images to validate on after each epoch; may be empty.
+        config: epochs and batch size.
+    """
+    fitted = model.fit(
+        training.images,
+        training.labels,
+        batch_size=config.trainer.batch_size,
+        epochs=config.trainer.epochs,
+        validation_data=tuple(validation) if len(validation.labels) else None,
+        validation_batch_size=EVALUATION_BATCH,
+        # The bar that moves is for people; a log file gets one line an epoch.
+        verbose=1 if sys.stdout.isatty() else 2,  # pyright: ignore[reportArgumentType]
+    )
+    return {name: [float(value) for value in values] for name, values in fitted.history.items()}

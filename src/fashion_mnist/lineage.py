@@ -1,0 +1,110 @@
+"""What a run was made of: code, configuration, data, packages, machine. Digests are sixteen hexadecimal digits."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fashion_mnist.config import Config
+from fashion_mnist.data import Card
+
+ROOT = Path(__file__).parents[2]
+
+
+def tags(config: Config, card: Card) -> dict[str, str]:
+    """The tags by which a run is found again, and made again. Imports TensorFlow."""
+    return {
+        "variant": config.variant,
+        "seed": str(config.seed),
+        "dataset": card.name,
+        "dataset_digest": card.digest,
+        "config_digest": config_digest(config),
+        "lock_digest": file_digest(ROOT / "uv.lock"),
+        "git_commit": git("rev-parse", "HEAD") or "unknown",
+        # Only what determines the result: results themselves, such as metrics/, change while a pipeline runs.
+        "git_dirty": str(bool(git("status", "--porcelain", "--", "src", "conf", "uv.lock"))).lower(),
+        "python": platform.python_version(),
+        "tensorflow": version("tensorflow"),
+        "keras": version("keras"),
+        "device": device(),
+    }
+
+
+def flat(section: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested keys joined with dots, values as text: `{"trainer": {"epochs": 3}}` becomes `{"trainer.epochs": "3"}`."""
+    pairs: dict[str, str] = {}
+    for key, value in section.items():
+        if isinstance(value, dict):
+            pairs |= flat(value, f"{prefix}{key}.")
+        else:
+            pairs[f"{prefix}{key}"] = str(value)
+    return pairs
+
+
+def run_name(config: Config, card: Card) -> str:
+    """A name that says what was run, such as `cnn epochs=3 seed=7`."""
+    if config.tracking.run_name:
+        return config.tracking.run_name
+    words = [config.variant] if card.name == "fashion_mnist" else [config.variant, card.name]
+    for key, _, value in (override.partition("=") for override in config.overrides):
+        group, _, leaf = key.lstrip("+").rpartition(".")
+        if group != "tracking" and leaf not in ("model", "data", "name", "data_root", "output_dir"):
+            words.append(f"{leaf}={value}")
+    return " ".join(words)
+
+
+def note(config: Config, card: Card, tags: dict[str, str]) -> str:
+    """The description that the UI shows at the top of the run, in Markdown."""
+    dirty = " with uncommitted changes" if tags["git_dirty"] == "true" else ""
+    command = " ".join(["python -m fashion_mnist", *config.overrides])
+    return (
+        f"**{config.variant}** on {card.title}: {config.trainer.epochs} epochs, batch {config.trainer.batch_size}, "
+        f"seed {config.seed}, {tags['device']}.\n\n"
+        f"Again: `{command}` at commit `{tags['git_commit'][:12]}`{dirty}."
+    )
+
+
+def config_digest(config: Config) -> str:
+    """Stands for everything in the configuration that determines the result: not where it is stored or recorded."""
+    content = config.composed()
+    relevant = {key: content[key] for key in ("model", "optimizer", "trainer", "seed")}
+    relevant["validation"] = config.data.validation
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def file_digest(file: Path) -> str:
+    """Stands for a file's content; «none» where there is no such file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else "none"
+
+
+def git(*arguments: str) -> str:
+    """What git says of the project's folder, or nothing where it is no git checkout."""
+    try:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def device() -> str:
+    """The machine that does the arithmetic: `2 x NVIDIA H200`, or `AMD EPYC, 2 cores`."""
+    import tensorflow as tf
+
+    if gpus := tf.config.list_physical_devices("GPU"):
+        return f"{len(gpus)} x {tf.config.experimental.get_device_details(gpus[0]).get('device_name', 'GPU')}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{processor()}, {cores} cores"
+
+
+def processor() -> str:
+    """The processor's name, as the system gives it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line.partition(":")[2] for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        if names:
+            return names[0].strip()
+    return platform.processor() or platform.machine()

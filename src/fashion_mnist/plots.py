@@ -1,0 +1,98 @@
+"""Pictures, made with matplotlib's objects and no global state; each function returns a figure."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fashion_mnist.data import Split
+
+RIGHT, WRONG = "tab:blue", "tab:red"  # as in the tutorials: blue titles for right predictions, red for wrong ones
+
+
+def write(figure: Figure, file: Path) -> None:
+    """Writes a figure as PNG; the same figure always gives the same bytes."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=120, facecolor="white")
+
+
+def samples(split: Split, class_names: Sequence[str], title: str, columns: int = 12) -> Figure:
+    """A sheet of the first images of each class, a row a class."""
+    figure = Figure(figsize=(columns * 0.62 + 1.3, len(class_names) * 0.62 + 0.5), layout="constrained")
+    grid = figure.subplots(len(class_names), columns, gridspec_kw={"wspace": 0, "hspace": 0})
+    for label, row in enumerate(grid):
+        chosen = np.flatnonzero(split.labels == label)[:columns]
+        for axes in row:
+            axes.set_axis_off()
+        for axes, index in zip(row, chosen, strict=False):
+            axes.imshow(split.images[index], cmap="gray", vmin=0, vmax=255)
+        row[0].text(-0.15, 0.5, class_names[label], transform=row[0].transAxes, ha="right", va="center", fontsize=9)
+    figure.suptitle(f"{title}: the first {columns} training images of each class", fontsize=11)
+    return figure
+
+
+def learning_curves(history: dict[str, list[float]], title: str) -> Figure:
+    """Loss and accuracy of every epoch, side by side, for training and, where there is one, validation."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for key, label, style in ((name, "training", "o-"), (f"val_{name}", "validation", "s--")):
+            if key in history:
+                axes.plot(range(1, len(history[key]) + 1), history[key], style, markersize=4, label=label)
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
+    """How often images of each class (row) were taken for each class (column).
+
+    Args:
+        counts: int (classes, classes), actual by predicted.
+        class_names: in label order.
+        title: what was evaluated, on what.
+    """
+    figure = Figure(figsize=(7.4, 6.4), layout="constrained")
+    axes = figure.subplots()
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    # The diagonal outshines everything on a linear scale, so the colour is the square root of the share.
+    image = axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            color = "white" if image.norm(np.sqrt(share[row, column])) > 0.6 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", fontsize=8, color=color)
+    axes.set_xticks(range(len(class_names)), class_names, rotation=40, ha="right")
+    axes.set_yticks(range(len(class_names)), class_names)
+    axes.set(xlabel="predicted", ylabel="actual")
+    axes.set_title(title, fontsize=11)
+    return figure
+
+
+def predictions(split: Split, probabilities: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
+    """The first images with what the model takes them for: blue titles right, red wrong.
+
+    Args:
+        split: images and labels, of which the first forty are shown.
+        probabilities: float (n, classes).
+        class_names: in label order.
+        title: what was evaluated, on what.
+    """
+    rows, columns = 4, 10
+    figure = Figure(figsize=(columns * 1.25, rows * 1.55 + 0.4), layout="constrained")
+    grid = figure.subplots(rows, columns).flat
+    for index, axes in enumerate(grid):
+        axes.set_axis_off()
+        if index >= len(split.labels):
+            continue
+        axes.imshow(split.images[index], cmap="gray", vmin=0, vmax=255)
+        actual, predicted = int(split.labels[index]), int(probabilities[index].argmax())
+        right = actual == predicted
+        name = class_names[predicted] if right else f"{class_names[predicted]}\n({class_names[actual]})"
+        axes.set_title(name, fontsize=8, color=RIGHT if right else WRONG, linespacing=0.95)
+    figure.suptitle(f"{title}: blue is right; red is wrong, with the truth in brackets", fontsize=11)
+    return figure

@@ -1,0 +1,59 @@
+"""The model as a file: the same weights always give the same bytes, and a file is either complete or not there."""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import keras
+
+from fashion_mnist.errors import UserError
+
+NO_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip archive can hold
+
+
+def save(model: keras.Model, file: Path) -> None:
+    """Saves a model in Keras's own format, for prediction: without the optimizer's state.
+
+    A `.keras` archive carries the time in its zip entries and in metadata.json; both are set to a constant, so that
+    the file's digest stands for the model.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    dated = file.with_name(f".{os.getpid()}.dated.keras")
+    undated = file.with_name(f".{os.getpid()}.keras")
+    try:
+        plain = keras.models.clone_model(model)
+        plain.set_weights(model.get_weights())
+        plain.save(dated)
+        with zipfile.ZipFile(dated) as source, zipfile.ZipFile(undated, "w") as target:
+            for entry in source.infolist():
+                content = source.read(entry)
+                if entry.filename == "metadata.json":
+                    content = json.dumps({**json.loads(content), "date_saved": "1980-01-01@00:00:00"}).encode()
+                target.writestr(zipfile.ZipInfo(entry.filename, NO_DATE), content)
+        undated.replace(file)
+    finally:
+        dated.unlink(missing_ok=True)
+        undated.unlink(missing_ok=True)
+
+
+def load(file: Path, variant: str) -> keras.Model:
+    """Loads a model that `save` wrote.
+
+    Raises:
+        UserError: there is no such file, or it is not a Keras model.
+    """
+    require(file, variant)
+    try:
+        model = keras.saving.load_model(file)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{file} is not a Keras model ({reason}); train it again.") from error
+    assert isinstance(model, keras.Model)
+    return model
+
+
+def require(file: Path, variant: str) -> None:
+    """Raises UserError where the model's file is missing."""
+    if not file.is_file():
+        raise UserError(f"there is no model in {file}; train it first: python -m fashion_mnist.train model={variant}")

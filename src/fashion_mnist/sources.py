@@ -1,0 +1,124 @@
+"""The prepared dataset on disk: arrays that can be memory-mapped, their card and a sheet of samples."""
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.panel import Panel
+
+from fashion_mnist.config import DataConfig
+from fashion_mnist.data import CARD, CLASS_NAMES, PARTS, SAMPLES, Arrays, Split, is_intact, read_card
+from fashion_mnist.errors import SourceUnavailableError, UserError
+from fashion_mnist.official import HOME, official_arrays
+from fashion_mnist.synthetic import generate
+
+
+def prepare(config: DataConfig, root: str | Path) -> Path:
+    """Makes sure that the prepared dataset lies on disk, and makes it if it does not.
+
+    Args:
+        config: which dataset.
+        root: the folder of all prepared datasets.
+
+    Returns:
+        The dataset's folder, `root/<name>`, with `{train,test}_{images,labels}.npy`, `dataset.json` and `samples.png`.
+
+    Raises:
+        UserError: the dataset cannot be had.
+    """
+    if config.name == "synthetic":
+        return prepare_synthetic(config, Path(root))
+    try:
+        return prepare_official(config, Path(root))
+    except SourceUnavailableError as error:
+        if config.name != "auto":
+            raise
+        text = f"{error}\n\nTraining on drawn garments instead. Their accuracies say nothing about Fashion-MNIST."
+        Console(stderr=True).print(Panel(text, title="NOT Fashion-MNIST", style="bold red", padding=(1, 2)))
+        return prepare_synthetic(config, Path(root))
+
+
+def prepare_official(config: DataConfig, root: Path) -> Path:
+    """Prepares the real 70,000 images as `root/fashion_mnist`."""
+    folder = root / "fashion_mnist"
+    if not is_intact(folder):
+        card = {"name": "fashion_mnist", "source": HOME, "license": "MIT, Copyright 2017 Zalando SE"}
+        write(folder, official_arrays(config), card)
+    return folder
+
+
+def prepare_synthetic(config: DataConfig, root: Path) -> Path:
+    """Prepares drawn garments as `root/synthetic`; other sizes or another seed replace what lies there."""
+    folder = root / "synthetic"
+    sizes = {"train": config.train_images, "test": config.test_images}
+    source = f"fashion_mnist.synthetic: {sizes['train']} + {sizes['test']} images, seed {config.drawing_seed}"
+    if not is_intact(folder) or read_card(folder).source != source:
+        arrays: Arrays = {}
+        for split, count in sizes.items():
+            arrays[f"{split}_images"], arrays[f"{split}_labels"] = generate(count, config.drawing_seed, split)
+        write(folder, arrays, {"name": "synthetic", "source": source, "license": "MIT"})
+    return folder
+
+
+def write(folder: Path, arrays: Arrays, card: dict[str, str]) -> None:
+    """Writes the arrays and their card beside `folder`, then puts them in its place in one move.
+
+    The card holds nothing that differs from machine to machine, so the same data gives the same bytes.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder.parent} ({error.strerror}); choose another folder: data_root=..."
+        ) from error
+    try:
+        files = {}
+        for part in PARTS:
+            buffer = io.BytesIO()
+            np.save(buffer, arrays[part])
+            (temporary / f"{part}.npy").write_bytes(buffer.getbuffer())
+            files[f"{part}.npy"] = {
+                "sha256": hashlib.sha256(buffer.getbuffer()).hexdigest(),
+                "shape": list(arrays[part].shape),
+            }
+        content = {**card, "class_names": list(CLASS_NAMES), "files": files}
+        (temporary / CARD).write_text(json.dumps(content, indent=2) + "\n")
+        draw_samples(temporary, arrays)
+        temporary.chmod(0o755)
+        replace_folder(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def draw_samples(folder: Path, arrays: Arrays) -> None:
+    """Draws the sheet of samples that shows what the classes look like."""
+    from fashion_mnist import plots
+
+    training = Split(arrays["train_images"], arrays["train_labels"])
+    plots.write(plots.samples(training, CLASS_NAMES, read_card(folder).title), folder / SAMPLES)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Renames `new` to `folder`; what was there before goes only once `new` is complete."""
+    while True:
+        try:
+            new.replace(folder)
+            return
+        except OSError as error:  # a folder that is not empty cannot be replaced in one step
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+        with contextlib.suppress(FileNotFoundError):  # another process was quicker
+            folder.replace(aside)
+        shutil.rmtree(aside)

@@ -1,0 +1,265 @@
+"""The only module that talks to MLflow: where runs are kept, what every run carries, how one is found again."""
+
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlparse
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from fashion_mnist import lineage
+from fashion_mnist.config import Config, TrackingConfig
+from fashion_mnist.data import Card
+from fashion_mnist.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+PARENT = "FASHION_MNIST_PARENT_RUN_ID"  # the run of the sweep, for its jobs, which may be other processes
+MADE_UP = re.compile(r"[a-z]+-[a-z]+-\d+")  # MLflow names runs that nobody named `brave-shrew-412` and the like
+REQUIREMENTS = ("keras", "tensorflow", "numpy")
+
+
+def check(config: TrackingConfig) -> None:
+    """Makes sure, before any work is done, that runs can be recorded.
+
+    Raises:
+        UserError: the tracking server does not answer, or the database's folder cannot be written.
+    """
+    address = urlparse(config.uri)
+    if address.scheme in ("http", "https"):
+        import requests
+
+        try:
+            requests.get(f"{config.uri.rstrip('/')}/health", timeout=config.timeout).raise_for_status()
+        except requests.RequestException as error:
+            raise UserError(
+                f"the tracking server {config.uri} does not answer ({type(error).__name__}); start it, or record in a "
+                "local database: tracking.uri=sqlite:///mlflow.db"
+            ) from error
+    elif address.scheme == "sqlite":
+        folder = Path(config.uri.removeprefix("sqlite:///") or ".").absolute().parent
+        if not (folder.is_dir() and os.access(folder, os.W_OK)):
+            raise UserError(
+                f"the tracking database needs the folder {folder}, which cannot be written; set tracking.uri."
+            )
+    elif address.scheme in ("", "file"):
+        raise UserError(
+            f"MLflow keeps no runs in plain folders any more; instead of '{config.uri}' use a database: "
+            "tracking.uri=sqlite:///mlflow.db"
+        )
+
+
+def connect(config: TrackingConfig) -> "MlflowClient":
+    """A client of the configured store.
+
+    Raises:
+        UserError: the store refuses.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    for chatter in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
+        logging.getLogger(chatter).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # that uv's environments hold no pip
+    try:
+        mlflow.set_tracking_uri(config.uri)
+        client = mlflow.MlflowClient()
+        client.search_experiments(max_results=1)
+    except MlflowException as error:
+        raise UserError(f"the tracking store {config.uri} refuses: {str(error).splitlines()[0]}") from error
+    return client
+
+
+def experiment(config: TrackingConfig, client: "MlflowClient") -> str:
+    """The id of the experiment that runs belong to; made, and set up for the UI, when it is not there yet."""
+    import mlflow
+
+    identifier = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if identifier is None or "MLFLOW_EXPERIMENT_NAME" in os.environ:
+        identifier = mlflow.set_experiment(config.experiment).experiment_id
+    present = client.get_experiment(identifier).tags
+    wanted = {
+        # Without it, the UI opens the experiment in the mode for language models.
+        "mlflow.experimentKind": "custom_model_development",
+        "mlflow.note.content": "Fashion-MNIST: one run per training. Compare `test_accuracy` (10,000 test images) "
+        "across the tag `variant`; models are found by the tag `model_digest`.",
+    }
+    for key, value in wanted.items():
+        if present.get(key) != value:
+            client.set_experiment_tag(identifier, key, value)
+    return identifier
+
+
+@contextmanager
+def training_run(config: Config, card: Card, tags: dict[str, str]) -> Iterator[str]:
+    """Records one training: parameters, inputs and tags at its start, metrics by autologging, its end however it ends.
+
+    Continues the run of `MLFLOW_RUN_ID`, which `mlflow run` sets, and nests below the sweep's run where there is one.
+
+    Yields:
+        The run's id.
+    """
+    import mlflow
+
+    client = connect(config.tracking)
+    autolog()
+    parent = os.environ.get(PARENT)
+    with mlflow.start_run(
+        run_id=None if parent else os.environ.pop("MLFLOW_RUN_ID", None),
+        experiment_id=experiment(config.tracking, client),
+        parent_run_id=parent,
+        nested=parent is not None,
+    ) as run:
+        identifier = run.info.run_id
+        try:
+            describe(client, run, config, card, tags)
+            yield identifier
+        except KeyboardInterrupt:
+            mlflow.end_run("KILLED")
+            raise
+
+
+def describe(client: "MlflowClient", run: "Run", config: Config, card: Card, tags: dict[str, str]) -> None:
+    """Puts into a run everything that is known before training starts."""
+    import mlflow
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.http_dataset_source import HTTPDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.entities import Param, RunTag
+
+    identifier = run.info.run_id
+    tags = {**tags, "mlflow.note.content": lineage.note(config, card, tags)}
+    if MADE_UP.fullmatch(run.info.run_name or "") or config.tracking.run_name:
+        tags["mlflow.runName"] = lineage.run_name(config, card)
+    # `mlflow run -P` has recorded its own parameters, and a parameter never changes.
+    params = {key: value for key, value in lineage.flat(config.composed()).items() if key not in run.data.params}
+    client.log_batch(
+        identifier,
+        params=[Param(key, value[:6000]) for key, value in params.items()],
+        tags=[RunTag(key, value) for key, value in tags.items()],
+    )
+    client.log_text(identifier, OmegaConf.to_yaml(config.composed()), "config.yaml")
+    client.log_text(identifier, OmegaConf.to_yaml(config.overrides), "overrides.yaml")
+    official = card.source.startswith("http")
+    source = HTTPDatasetSource(card.source) if official else CodeDatasetSource({"mlflow.source.name": card.source})
+    mlflow.log_input(MetaDataset(source, card.name, card.digest), "training")
+
+
+def open_sweep(config: TrackingConfig, overrides: list[str]) -> str:
+    """Makes the run of a sweep, or continues the one of `mlflow run`, and returns its id."""
+    client = connect(config)
+    tags = {
+        "sweep": "true",
+        "mlflow.note.content": f"Sweep: `{' '.join(['-m', *overrides])}`; its runs are nested below.",
+    }
+    if run_id := os.environ.pop("MLFLOW_RUN_ID", None):
+        for key, value in tags.items():
+            client.set_tag(run_id, key, value)
+        return run_id
+    name = config.run_name or " ".join(["sweep", *overrides])[:200]
+    return client.create_run(experiment(config, client), run_name=name, tags=tags).info.run_id
+
+
+def close_sweep(config: TrackingConfig, run_id: str, status: str) -> None:
+    """Ends the run of a sweep."""
+    connect(config).set_terminated(run_id, status)
+
+
+def autolog() -> None:
+    """Lets MLflow record every epoch's metrics and the optimizer's parameters by itself."""
+    import mlflow.tensorflow
+    from mlflow.tensorflow.callback import MlflowCallback
+
+    # The model and the dataset are logged with more care below, and a copy of the model at each epoch helps nobody.
+    mlflow.tensorflow.autolog(log_models=False, log_datasets=False, checkpoint=False)
+    # It would record the validation metrics a second time, as `validation_*` and all of them at step 0.
+    MlflowCallback.on_test_end = lambda self, logs=None: None
+
+
+def log_training(run_id: str, config: Config, model: "keras.Model", examples: np.ndarray, samples: Path) -> None:
+    """Logs what a training made: the model, to be loaded with `mlflow.pyfunc` or `mlflow.tensorflow`, and pictures.
+
+    Args:
+        run_id: the active run.
+        config: says where the model and the pictures were saved.
+        model: takes uint8 (n, 28, 28), gives float32 (n, 10).
+        examples: a few images, uint8 (n, 28, 28).
+        samples: the picture of the dataset.
+    """
+    import mlflow.tensorflow
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Schema, TensorSpec
+
+    digest = lineage.file_digest(config.model_file)
+    mlflow.tensorflow.log_model(
+        model,
+        name="model",
+        signature=ModelSignature(
+            Schema([TensorSpec(np.dtype(np.uint8), (-1, 28, 28))]),
+            Schema([TensorSpec(np.dtype(np.float32), (-1, 10))]),
+        ),
+        input_example=examples,
+        # Left to itself, MLflow imports TensorFlow once more in another process to find out the same.
+        pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
+        metadata={"model_digest": digest},
+    )
+    client = mlflow.MlflowClient()
+    client.set_tag(run_id, "model_digest", digest)
+    client.log_artifact(run_id, str(samples), "plots")
+    client.log_artifact(run_id, str(config.folder("plots") / "learning_curves.png"), "plots")
+
+
+def find_run(client: "MlflowClient", config: Config) -> "Run":
+    """The latest run that trained the model in the variant's folder; a new one where there is none in this store."""
+    identifier = experiment(config.tracking, client)
+    digest = lineage.file_digest(config.model_file)
+    found = client.search_runs(
+        [identifier], f"tags.model_digest = '{digest}'", order_by=["attributes.start_time DESC"], max_results=1
+    )
+    if found:
+        return found[0]
+    note = "Evaluation of a model that was trained elsewhere, or came from DVC's cache."
+    tags = {"model_digest": digest, "variant": config.variant, "mlflow.note.content": note}
+    run = client.create_run(identifier, run_name=f"{config.variant} (evaluation only)", tags=tags)
+    client.set_terminated(run.info.run_id)
+    return run
+
+
+def log_evaluation(config: Config, card: Card, metrics: dict[str, float], folder: Path, run_id: str | None) -> None:
+    """Adds test metrics (as `test_*`), pictures and tables to the run of the model that was evaluated.
+
+    Args:
+        config: says which model.
+        card: the dataset it was tested on.
+        metrics: to be logged.
+        folder: pictures and tables.
+        run_id: the run that trained the model; None to find it by the model's digest.
+    """
+    from mlflow.entities import Metric
+
+    client = connect(config.tracking)
+    run = client.get_run(run_id) if run_id else find_run(client, config)
+    now = int(time.time() * 1000)
+    client.log_batch(run.info.run_id, [Metric(f"test_{name}", value, now, 0) for name, value in metrics.items()])
+    client.log_artifacts(run.info.run_id, str(folder), "plots")
+    description = run.data.tags.get("mlflow.note.content", "").partition("\n\nTest accuracy")[0]
+    result = f"Test accuracy {metrics['accuracy']:.4f}, loss {metrics['loss']:.4f} on {card.title}."
+    client.set_tag(run.info.run_id, "mlflow.note.content", f"{description}\n\n{result}")
+
+
+def ui(config: TrackingConfig) -> str:
+    """What to type, or where to go, to see the runs in MLflow's UI."""
+    if config.uri.startswith("http"):
+        return config.uri
+    store = "" if config.uri == "sqlite:///mlflow.db" else f" --backend-store-uri {config.uri}"
+    return f"uv run mlflow ui{store} --workers 1, then open http://localhost:5000"

@@ -1,0 +1,48 @@
+"""Trains one variant, and records the training as one MLflow run with its model.
+
+Fetches the dataset first when it is missing. `-m` with several values trains every combination, as a sweep.
+"""
+
+from fashion_mnist.cli import main
+from fashion_mnist.config import Config
+from fashion_mnist.results import write_metrics, write_table
+from fashion_mnist.startup import import_tensorflow
+
+
+def train(config: Config) -> str:
+    """Trains, saves and records; what can fail early is done before TensorFlow is imported.
+
+    Returns:
+        The id of the MLflow run.
+    """
+    from fashion_mnist import tracking
+    from fashion_mnist.data import SAMPLES, load_training, read_card
+    from fashion_mnist.sources import prepare
+
+    tracking.check(config.tracking)
+    folder = prepare(config.data, config.data_root)
+    card = read_card(folder)
+    training, validation = load_training(folder, card, config.data.validation)
+
+    import_tensorflow()
+    from fashion_mnist import lineage, plots, saving
+    from fashion_mnist.fit import build, fit
+
+    model = build(config)
+    with tracking.training_run(config, card, lineage.tags(config, card)) as run_id:
+        history = fit(model, training, validation, config)
+        saving.save(model, config.model_file)
+        last = {name: values[-1] for name, values in history.items()}
+        write_metrics(config.folder("metrics") / "train.json", last | {"parameters": model.count_params()})
+        epochs = [dict(zip(history, values, strict=True)) for values in zip(*history.values(), strict=True)]
+        write_table(
+            config.folder("plots") / "history.csv", [{"epoch": n} | row for n, row in enumerate(epochs, start=1)]
+        )
+        title = f"{config.variant} on {card.title}, seed {config.seed}"
+        plots.write(plots.learning_curves(history, title), config.folder("plots") / "learning_curves.png")
+        tracking.log_training(run_id, config, model, training.images[:3], folder / SAMPLES)
+    return run_id
+
+
+if __name__ == "__main__":
+    main(train)

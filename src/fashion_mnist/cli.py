@@ -92,14 +92,24 @@ def check_sweep(arguments: list[str]) -> None:
             fixed.append(str(override.input_line))
     first = {key: values[0] for key, values in varied.items()}
     jobs = [{**first, key: value} for key, values in varied.items() for value in values]
+    for job in jobs:
+        compose([*fixed, *(f"{key}={value}" for key, value in job.items())])
+
+
+def compose(overrides: list[str]) -> Config:
+    """Composes and checks a configuration without running anything: for tests, notebooks and sweeps.
+
+    Args:
+        overrides: as on the command line, such as `["model=cnn", "trainer.epochs=3"]`.
+    """
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        for job in jobs:
-            overrides = [*fixed, *(f"{key}={value}" for key, value in job.items())]
-            composed = hydra.compose("config", overrides, return_hydra_config=True)
-            choices = dict(composed.hydra.runtime.choices)
-            OmegaConf.set_struct(composed, False)
-            del composed["hydra"]
-            checked(composed, choices)
+        composed = hydra.compose("config", overrides, return_hydra_config=True)
+    choices = dict(composed.hydra.runtime.choices)
+    OmegaConf.set_struct(composed, False)
+    del composed["hydra"]
+    config = checked(composed, choices)
+    config.overrides = overrides
+    return config
 
 
 def as_overrides(arguments: Iterable[str]) -> list[str]:
@@ -150,6 +160,8 @@ def explain(error: BaseException) -> str | None:
             return f"{error.full_key or 'the configuration'}: {str(error).splitlines()[0]}."
         case OSError(filename=str() as filename):
             return f"cannot use {filename}: {error.strerror}."
+        case Exception() if type(error).__name__ == "MlflowException":  # known by name: its import takes seconds
+            return f"MLflow refuses: {str(error).splitlines()[0]}"
     return None
 
 

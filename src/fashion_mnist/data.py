@@ -87,7 +87,7 @@ def load_part(folder: Path, card: Card, part: str) -> np.ndarray:
         if digest != card.files[file.name]["sha256"]:
             raise UserError(f"{file} was changed after fetch; delete {folder} and run python -m fashion_mnist.fetch.")
         return np.load(file, mmap_mode="r")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} cannot be read; delete {folder} and run python -m fashion_mnist.fetch.") from error
 
 

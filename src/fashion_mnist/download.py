@@ -52,10 +52,10 @@ def download(digests: dict[str, str], folder: Path, mirrors: list[str], timeout:
             url = f"{mirror.rstrip('/')}/{name}"
             try:
                 # pooch hands `stream` a temporary file, and moves it into place when its digest is right.
-                pooch.retrieve(url, f"md5:{digest}", name, folder, downloader=downloader)
+                pooch.retrieve(url, f"md5:{digest}", name, folder, downloader=downloader)  # pyright: ignore[reportArgumentType]
                 break
             except requests.HTTPError as error:
-                reasons.append(f"{mirror} answers {error.response.status_code}")
+                reasons.append(f"{mirror} refuses ({error})")
             except (requests.RequestException, HTTPError) as error:
                 reasons.append(f"{mirror} breaks off ({type(error).__name__})")
             except TimeoutError as error:
@@ -78,7 +78,7 @@ def reachable(mirrors: list[str], name: str, timeout: float) -> list[str]:
         try:
             url = f"{mirror.rstrip('/')}/{name}"
             answers[mirror] = requests.head(url, timeout=timeout, allow_redirects=True).ok
-        except requests.RequestException:
+        except (requests.RequestException, HTTPError):
             answers[mirror] = False
 
     threads = [threading.Thread(target=ask, args=(mirror,), daemon=True) for mirror in mirrors]

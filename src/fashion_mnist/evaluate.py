@@ -75,9 +75,9 @@ def summarize(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray)
     of_truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     f1 = 2 * counts.diagonal() / np.maximum(counts.sum(axis=0) + counts.sum(axis=1), 1)
     return {
-        "accuracy": float(counts.trace() / counts.sum()),
-        "loss": float(-np.log(np.maximum(of_truth, 1e-7)).mean()),  # Keras clips at the same value
-        "macro_f1": float(f1.mean()),
+        "test_accuracy": float(counts.trace() / counts.sum()),
+        "test_loss": float(-np.log(np.maximum(of_truth, 1e-7)).mean()),  # Keras clips at the same value
+        "test_macro_f1": float(f1.mean()),
     }
 
 

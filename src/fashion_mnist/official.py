@@ -131,11 +131,11 @@ def read_idx(compressed: bytes, shape: tuple[int, ...]) -> np.ndarray:
     size = int(np.prod(shape))
     try:
         with gzip.open(io.BytesIO(compressed)) as file:
-            header, body, rest = file.read(len(expected)), file.read(size), file.read(1)
+            if file.read(len(expected)) != expected:
+                raise ValueError(f"its header does not announce unsigned bytes of shape {shape}")
+            body, rest = file.read(size), file.read(1)
     except (EOFError, OSError, zlib.error) as error:
         raise ValueError(f"gzip: {error}") from error
-    if header != expected:
-        raise ValueError(f"its header does not announce unsigned bytes of shape {shape}")
     if len(body) != size or rest:
         raise ValueError(f"it does not hold exactly {size} bytes")
     return np.frombuffer(body, dtype=np.uint8).reshape(shape)

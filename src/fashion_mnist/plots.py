@@ -61,10 +61,11 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title: str)
     axes = figure.subplots()
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     # The diagonal outshines everything on a linear scale, so the colour is the square root of the share.
-    image = axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1)
+    shade = np.sqrt(share)
+    axes.imshow(shade, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
         if count:
-            color = "white" if image.norm(np.sqrt(share[row, column])) > 0.6 else "black"
+            color = "white" if shade[row, column] > 0.6 else "black"
             axes.text(column, row, str(count), ha="center", va="center", fontsize=8, color=color)
     axes.set_xticks(range(len(class_names)), class_names, rotation=40, ha="right")
     axes.set_yticks(range(len(class_names)), class_names)

@@ -12,11 +12,14 @@ from fashion_mnist.errors import UserError
 NO_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip archive can hold
 
 
-def save(model: keras.Model, file: Path) -> None:
-    """Saves a model in Keras's own format, for prediction: without the optimizer's state.
+def save(model: keras.Model, file: Path) -> keras.Model:
+    """Saves a model in Keras's own format, for prediction: without the optimizer and its state.
 
     A `.keras` archive carries the time in its zip entries and in metadata.json; both are set to a constant, so that
     the file's digest stands for the model.
+
+    Returns:
+        The model as it was saved.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     dated = file.with_name(f".{os.getpid()}.dated.keras")
@@ -32,6 +35,7 @@ def save(model: keras.Model, file: Path) -> None:
                     content = json.dumps({**json.loads(content), "date_saved": "1980-01-01@00:00:00"}).encode()
                 target.writestr(zipfile.ZipInfo(entry.filename, NO_DATE), content)
         undated.replace(file)
+        return plain
     finally:
         dated.unlink(missing_ok=True)
         undated.unlink(missing_ok=True)

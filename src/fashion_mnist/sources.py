@@ -96,7 +96,8 @@ def write(folder: Path, arrays: Arrays, card: dict[str, str]) -> None:
         (temporary / CARD).write_text(json.dumps(content, indent=2) + "\n")
         draw_samples(temporary, arrays)
         temporary.chmod(0o755)
-        replace_folder(temporary, folder)
+        if not is_intact(folder) or read_card(folder) != read_card(temporary):  # else another process was quicker
+            replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -1,9 +1,8 @@
 """A stand-in for Fashion-MNIST: ten kinds of garment, drawn by program instead of photographed.
 
-It serves machines that can reach no host to download the real images from. The classes, their order, the
-size, the type and the look (light garment, black background, shoes pointing left) are those of
-Fashion-MNIST, and some shirts could pass for coats there as here. The accuracy of a model on these images
-says nothing about its accuracy on the real ones.
+It serves machines that can reach no host to download the real images from. Classes, order, size, type and
+look (light garment, black background, shoes pointing left) are those of Fashion-MNIST; here too some shirts
+could pass for coats. Accuracy on these images says nothing about accuracy on the real ones.
 """
 
 import math
@@ -17,17 +16,13 @@ SIDE = 28
 SUPERSAMPLING = 4
 
 Point = tuple[float, float]
-Range = tuple[float, float]
 
 
 class Sketch:
-    """One garment being drawn; x runs from -14 (left) to 14 (right), y from 0 (top) to 28 (bottom).
-
-    Brightness is given as a tone relative to the fabric: 1 is as bright as the fabric, 0 is black.
-    """
+    """One garment being drawn: x from -14 to 14, y from 0 to 28; tone 0 is black, tone 1 the fabric."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        """Take an empty canvas and choose the fabric's brightness and the garment's position."""
+        """Take an empty canvas and choose the brightness of the fabric and the position of the garment."""
         self.rng = rng
         self.canvas = Image.new("L", (SIDE * SUPERSAMPLING, SIDE * SUPERSAMPLING))
         self.pen = ImageDraw.Draw(self.canvas)
@@ -63,21 +58,16 @@ class Sketch:
         self.shape(points, tone)
         self.shape([(-x, y) for x, y in points], tone)
 
-    def line(self, points: Sequence[Point], width: float, tone: float) -> None:
-        """Draw a line through the points."""
-        pixels = max(1, round(width * self.scale * SUPERSAMPLING))
-        self.pen.line(self.place(points), min(255, round(self.shade * tone)), pixels, joint="curve")
+    def line(self, points: Sequence[Point], width: float, tone: float, chance: float = 1.0) -> None:
+        """Draw, with the given probability, a line through the points."""
+        if self.chance(chance):
+            pixels = max(1, round(width * self.scale * SUPERSAMPLING))
+            self.pen.line(self.place(points), min(255, round(self.shade * tone)), pixels, joint="curve")
 
-    def trim(self, points: Sequence[Point], low: float, high: float) -> None:
-        """Draw a trimming as wide as a random number from [low, high), or none if that is negative."""
-        width = self.between(low, high)
-        if width > 0:
-            self.line(points, width, self.accent)
-
-    def dots(self, start: Point, end: Point, tone: float) -> None:
-        """Draw a row of buttons or laces."""
-        for part in np.linspace(0.1, 0.9, int(self.rng.integers(4, 8))).tolist():
-            x, y = start[0] + part * (end[0] - start[0]), start[1] + part * (end[1] - start[1])
+    def dots(self, start: Point, end: Point, tone: float, chance: float) -> None:
+        """Draw, with the given probability, a row of buttons or laces."""
+        count = int(self.rng.integers(4, 8)) if self.chance(chance) else 0
+        for x, y in np.linspace(start, end, count).tolist():
             self.line([(x - 0.6, y), (x + 0.6, y)], 0.8, tone)
 
 
@@ -87,163 +77,138 @@ def _arch(x: float, y: float, width: float, height: float) -> list[Point]:
     return [(x - width * math.cos(angle), y - height * math.sin(angle)) for angle in angles]
 
 
-def _body(
-    sketch: Sketch, sleeve: float, cuff: float, flare: float, shoulder: Range = (5.2, 6.8)
-) -> tuple[float, float, float]:
-    """Draw sleeves and body of an upper garment; return its top, half its waist's width and its bottom."""
-    top, bottom, half = sketch.between(1, 2.2), sketch.between(24.3, 27.8), sketch.between(*shoulder)
-    waist = half - sketch.between(-0.3, 1.2)
+def _body(sketch: Sketch, shoulder: float, flare: float, sleeve: float) -> Point:
+    """Draw the sleeves and the body of an upper garment; return the heights of its top and its bottom."""
+    top, bottom = sketch.between(1, 2.2), sketch.between(24.3, 27.8)
+    waist, cuff = shoulder - sketch.between(-0.3, 1.2), shoulder * sketch.between(0.45, 0.7)
     if sleeve > 0:
         # The longer a sleeve, the closer it hangs to the body.
         spread = sketch.between(0.8, 1.0) - 0.033 * sleeve
         right, down = math.cos(spread), math.sin(spread)
-        x, y = -half - sleeve * down, top + 2 + sleeve * right
-        arm = [(2 - half, top + 0.6), (-half, top + 1.8), (x, y), (x + cuff * right, y + cuff * down)]
-        sketch.pair([*arm, (1 - half, top + 7)], sketch.between(0.8, 1.05))
-    side = [(-half, top + 1.8), (-0.5 * (half + waist) - 0.2, top + 7), (-waist, 0.5 * (top + bottom))]
-    left = [(0, top), (-0.4 * half, top), *side, (-waist - flare, bottom), (0, bottom)]
+        x, y = -shoulder - sleeve * down, top + 2 + sleeve * right
+        hand = [(x, y), (x + cuff * right, y + cuff * down), (1 - shoulder, top + 7)]
+        sketch.pair([(2 - shoulder, top + 0.6), (-shoulder, top + 1.8), *hand], sketch.between(0.8, 1.05))
+    side = [(-shoulder, top + 1.8), (-0.5 * (shoulder + waist) - 0.2, top + 7), (-waist, (top + bottom) / 2)]
+    left = [(0, top), (-0.4 * shoulder, top), *side, (-waist - flare, bottom), (0, bottom)]
     # A slightly wider body in another tone shows as the seam between sleeve and body.
     sketch.pair([(1.07 * x, y) for x, y in left], sketch.between(0.3, 0.9))
     sketch.pair(left)
-    return top, waist, bottom
+    return top, bottom
 
 
-def _neckline(sketch: Sketch, top: float, width: float) -> None:
-    edge = _arch(0, top - 0.5, width, sketch.between(-3.5, -1))
-    if sketch.chance(0.3):
-        edge = [edge[0], edge[5], edge[10]]
-    sketch.shape(edge, 0)
-    sketch.line(edge, 0.6, sketch.between(0.6, 1.2))
-
-
-def _collar(sketch: Sketch, top: float, size: float) -> None:
-    sketch.shape([(-2.4, top - 0.3), (0, top + size), (2.4, top - 0.3)], sketch.accent)
-    flap = [(-2.2, top - 1), (-0.2, top + size), (-3, top + size), (-3.6, top)]
-    sketch.pair(flap, sketch.between(0.8, 1.2))
+def _neck(sketch: Sketch, top: float, width: float, collar: float = 0.0) -> None:
+    """Draw a collar of the given size or, where that is not positive, cut out a neckline."""
+    if collar > 0:
+        sketch.shape([(-2.4, top - 0.3), (0, top + collar), (2.4, top - 0.3)], sketch.accent)
+        flap = [(-2.2, top - 1), (-0.2, top + collar), (-3, top + collar), (-3.6, top)]
+        sketch.pair(flap, sketch.between(0.8, 1.2))
+    else:
+        edge = _arch(0, top - 0.5, width, sketch.between(-3.5, -1))
+        sketch.shape(edge, 0)
+        sketch.line(edge, 0.6, sketch.between(0.6, 1.2))
 
 
 def _tshirt(sketch: Sketch) -> None:
     sleeve = sketch.between(9, 19) if sketch.chance(0.12) else sketch.between(2, 7)
-    top, _, _ = _body(sketch, sleeve, sketch.between(3.5, 5.5), sketch.between(-0.2, 1))
-    _neckline(sketch, top, sketch.between(2, 3.6))
-    width, y = sketch.between(1.5, 4), top + sketch.between(5, 10)
-    sketch.trim([(-width, y), (width, y)], -3, 4)
+    top, _ = _body(sketch, sketch.between(5.3, 7), sketch.between(-0.2, 1), sleeve)
+    _neck(sketch, top, sketch.between(2, 3.6))
+    width, y = sketch.between(1.5, 4), top + sketch.between(6, 10)
+    sketch.line([(-width, y), (width, y)], sketch.between(1, 4), sketch.accent, chance=0.4)
 
 
 def _trouser(sketch: Sketch) -> None:
     waist, hip, gap = sketch.between(2.8, 4.6), sketch.between(4, 5.6), sketch.between(0.3, 2.4)
     top, bottom, crotch = sketch.between(0.5, 1.5), sketch.between(25.5, 27.5), sketch.between(8, 10.5)
-    ankle = gap + sketch.between(1.8, 3.2)
-    sketch.pair([(0, top), (-waist, top), (-hip, crotch - 2), (-ankle, bottom), (-gap, bottom), (0, crotch)])
-    sketch.line([(-waist, top + 0.8), (waist, top + 0.8)], 0.7, sketch.between(0.5, 1.2))
-    sketch.line([(0, top), (0, crotch)], 0.6, sketch.between(0.3, 0.8))
+    leg = [(-gap - sketch.between(1.8, 3.2), bottom), (-gap, bottom), (0, crotch)]
+    sketch.pair([(0, top), (-waist, top), (-hip, crotch - 2), *leg])
+    sketch.line([(-waist, top + 1), (0, top + 1), (0, crotch)], 0.6, sketch.between(0.3, 0.9))
 
 
 def _pullover(sketch: Sketch) -> None:
-    flare = sketch.between(-0.4, 0.8)
-    top, waist, bottom = _body(sketch, sketch.between(17, 23), sketch.between(2.8, 4.2), flare)
-    if sketch.chance(0.2):
-        _collar(sketch, top, sketch.between(1.5, 3.5))
-    else:
-        _neckline(sketch, top, sketch.between(1.8, 3.2))
-    sketch.trim([(-waist - flare, bottom - 1), (waist + flare, bottom - 1)], -1.2, 2.4)
-    width, y = sketch.between(1.5, 4), top + sketch.between(5, 10)
-    sketch.trim([(-width, y), (width, y)], -3, 4)
+    shoulder = sketch.between(5.2, 6.8)
+    top, bottom = _body(sketch, shoulder, sketch.between(-0.4, 0.8), sketch.between(17, 23))
+    _neck(sketch, top, sketch.between(1.8, 3.2), collar=sketch.between(-12, 3.5))
+    sketch.line([(-shoulder, bottom - 1), (shoulder, bottom - 1)], 1.8, sketch.accent, chance=0.6)
+    width, y = sketch.between(1.5, 4), top + sketch.between(6, 10)
+    sketch.line([(-width, y), (width, y)], sketch.between(1, 4), sketch.accent, chance=0.5)
 
 
 def _dress(sketch: Sketch) -> None:
-    sleeve = sketch.between(2.5, 6) if sketch.chance(0.5) else sketch.between(-25, 19)
-    flare = sketch.between(0.3, 5)
-    top, waist, _ = _body(sketch, sleeve, sketch.between(2.2, 3.6), flare, shoulder=(3, 5.2))
-    _neckline(sketch, top, 0.4 * waist + sketch.between(0, 0.8))
+    shoulder, sleeve = sketch.between(3, 5.2), sketch.between(-18, 18)
+    top, _ = _body(sketch, shoulder, sketch.between(0.3, 5), sleeve)
+    _neck(sketch, top, 0.4 * shoulder + sketch.between(0, 0.6))
     belt = top + sketch.between(9, 12)
-    sketch.trim([(-waist, belt), (waist, belt)], -1.5, 1.5)
+    sketch.line([(0.5 - shoulder, belt), (shoulder - 0.5, belt)], 1, sketch.accent, chance=0.5)
 
 
 def _coat(sketch: Sketch) -> None:
-    sleeve, cuff = sketch.between(17, 23), sketch.between(2.8, 4.3)
-    top, _, bottom = _body(sketch, sleeve, cuff, sketch.between(-0.2, 1.2))
-    if sketch.chance(0.8):
-        _collar(sketch, top, sketch.between(3, 8))
-    else:
-        _neckline(sketch, top, sketch.between(1.8, 3.2))
-    sketch.trim([(0, top + 2), (0, bottom)], -0.2, 3)
-    if sketch.chance(0.6):
-        y = bottom - 7
-        sketch.pair([(-5, y - 1), (-2.4, y - 0.5), (-2.4, y + 0.5), (-5, y)], sketch.accent)
+    top, bottom = _body(sketch, sketch.between(5.2, 6.8), sketch.between(-0.2, 1.2), sketch.between(17, 23))
+    _neck(sketch, top, sketch.between(1.8, 3.2), collar=sketch.between(3, 8) if sketch.chance(0.8) else 0)
+    sketch.line([(0, top + 2), (0, bottom)], sketch.between(1.4, 3), sketch.accent, chance=0.9)
+    y = bottom - sketch.between(6, 9)
+    sketch.pair([(-5, y - 1), (-2.4, y - 0.5), (-2.4, y + 0.3), (-5, y)], sketch.accent)
 
 
 def _sandal(sketch: Sketch) -> None:
     heel = sketch.between(5, 14) if sketch.chance(0.35) else sketch.between(0.4, 2.5)
-    ground, width = 18 + 0.4 * heel, sketch.between(0.8, 2.4)
+    ground, width, inner = 18 + 0.4 * heel, sketch.between(0.8, 2.4), 8 if heel > 3 else -9
     arch, back = ground - 0.6 * heel, ground - heel
     sketch.line([(-13, ground - 0.5), (-6, ground), (3, arch), (12.5, back)], sketch.between(1, 2), 1)
-    if heel > 3:
-        sketch.shape([(8, ground - 0.8 * heel), (12.8, back - 0.5), (12, ground), (10.6, ground)])
-    else:
-        sketch.shape([(-1, ground), (12.8, back), (12.8, ground + 1), (-12.5, ground + 1)])
-    for _ in range(int(sketch.rng.integers(1, 5))):
-        x = sketch.between(-9, 3)
+    sketch.shape([(inner, ground - 0.8 * heel), (12.8, back - 0.5), (12.4, ground), (inner + 2.6, ground)])
+    for x in sketch.rng.uniform(-9, 3, size=sketch.rng.integers(1, 5)).tolist():
         strap = _arch(x, ground if x < -4 else arch, sketch.between(1.5, 5), sketch.between(2, 7))
         sketch.line(strap, width, sketch.between(0.7, 1.1))
-    if sketch.chance(0.6):
-        ankle = back - sketch.between(3, 8)
-        sketch.line([(12, back), (11.5, ankle), (5, ankle + 1), (0, arch)], width, 1)
+    ankle = back - sketch.between(3, 8)
+    sketch.line([(12, back), (11.5, ankle), (5, ankle + 1), (0, arch)], width, tone=1, chance=0.6)
 
 
 def _shirt(sketch: Sketch) -> None:
     sleeve = sketch.between(14, 22) if sketch.chance(0.65) else sketch.between(3, 9)
-    top, _, bottom = _body(sketch, sleeve, sketch.between(2.6, 4.5), sketch.between(-0.2, 1))
-    if sketch.chance(0.8):
-        _collar(sketch, top, sketch.between(1.5, 4))
-    else:
-        _neckline(sketch, top, sketch.between(2, 3.4))
-    sketch.trim([(0, top + 2), (0, bottom)], -0.2, 1.5)
-    if sketch.chance(0.75):
-        sketch.dots((0, top + 2), (0, bottom), 2 - sketch.accent)
-    if sketch.chance(0.6):
-        # A shirt tail: the hem hangs lower in the middle than at the sides.
-        sketch.pair([(-8, bottom - 2), (-8, SIDE), (-2, SIDE)], 0)
+    top, bottom = _body(sketch, sketch.between(5.2, 6.8), sketch.between(-0.2, 1), sleeve)
+    _neck(sketch, top, sketch.between(2, 3.4), collar=sketch.between(1.5, 4) if sketch.chance(0.8) else 0)
+    sketch.line([(0, top + 2), (0, bottom)], sketch.between(0.6, 1.5), sketch.accent, chance=0.9)
+    sketch.dots((0, top + 3), (0, bottom - 2), 2 - sketch.accent, chance=0.75)  # the accent's opposite
+    # A shirt tail: the hem hangs lower in the middle than at the sides.
+    sketch.pair([(-13, bottom - sketch.between(-1, 6)), (-13, SIDE), (-2, SIDE)], 0)
 
 
 def _sneaker(sketch: Sketch) -> None:
     ankle = sketch.between(10, 16) if sketch.chance(0.2) else sketch.between(7, 10)
-    ground, x = 15.5 + 0.5 * ankle, sketch.between(-2, 1.5)
-    top = ground - ankle
+    ground, top, x = 15.5 + 0.5 * ankle, 15.5 - 0.5 * ankle, sketch.between(-2, 1.5)
     toe = [(-13, ground), (-12.8, ground - 2), (-11, ground - 3.6), (-7, ground - 4.6)]
     opening = [(x, top + 0.2 * ankle), (x + 3, top), (6, top + 1.6), (10, top + 0.8), (12.2, top - 0.3)]
     sketch.shape([*toe, *opening, (13, ground)])
-    sketch.trim([(-13.2, ground), (13.2, ground)], 1.4, 3)
-    sketch.dots((-6, ground - 4), (x + 2, top + 1.5), sketch.accent)
-    sketch.trim([(-1, ground - 1.5), (7, ground - 0.6 * ankle)], -1.4, 2)
+    sketch.line([(-13.2, ground), (13.2, ground)], sketch.between(1.4, 3), sketch.accent)
+    sketch.dots((-5, ground - 4.5), (x + 1, top + 2), sketch.accent, chance=0.8)
+    sketch.line([(-1, ground - 1.5), (7, ground - 0.6 * ankle)], 1.4, sketch.accent, chance=0.6)
 
 
 def _bag(sketch: Sketch) -> None:
     width, height, taper = sketch.between(7.5, 12.8), sketch.between(7, 16), sketch.between(-1.5, 2.5)
-    handle = min(sketch.between(3, 11), 26 - height)
-    top = 14 - (height - handle) / 2
-    if sketch.chance(0.8):
-        arch = _arch(0, top + 0.5, sketch.between(0.3, 0.75) * width, handle)
-        sketch.line(arch, sketch.between(0.7, 1.6), sketch.between(0.7, 1.1))
-    bottom, flap = top + height, top + sketch.between(0.3, 0.6) * height
+    # A handle too low to see is a bag without one.
+    handle = min(sketch.between(-1, 11), 26 - height)
+    top, bottom = 14 - (height - handle) / 2, 14 + (height + handle) / 2
+    arch = _arch(0, top + 0.5, sketch.between(0.3, 0.75) * width, handle)
+    sketch.line(arch, sketch.between(0.7, 1.6), sketch.between(0.7, 1.1))
     sketch.pair([(0, top), (taper - width, top), (-width, bottom - 1), (1 - width, bottom), (0, bottom)])
-    sketch.trim([(-width, top + 2), (0, flap), (width, top + 2)], -0.8, 0.8)
-    sketch.trim([(-1, flap), (1, flap)], -2, 3)
+    flap = top + sketch.between(0.3, 0.6) * height
+    sketch.line([(-width, top + 2), (0, flap), (width, top + 2)], 0.6, sketch.accent, chance=0.5)
+    sketch.line([(-1, flap), (1, flap)], sketch.between(1.5, 3), sketch.accent, chance=0.5)
 
 
 def _boot(sketch: Sketch) -> None:
     height = sketch.between(10, 16) if sketch.chance(0.25) else sketch.between(16, 23)
-    heel, ground, shaft = sketch.between(0.5, 0.3 * height), 15 + 0.5 * height, sketch.between(-3.5, 0.5)
-    top, toe, back = ground - height, ground - sketch.between(2.5, 4.5), ground - heel
+    heel, shaft = sketch.between(0.5, 0.3 * height), sketch.between(-3.5, 0.5)
+    top, ground, back = 15 - 0.5 * height, 15 + 0.5 * height, 15 + 0.5 * height - heel
+    toe, arch = ground - sketch.between(2.5, 4.5), ground - 0.5 * heel
     leg = [(shaft, top), (11.5, top - sketch.between(-0.5, 1)), (11, back - 6), (12, back)]
-    foot = [(2, ground - 0.5 * heel), (-5, ground), (-12.5, ground), (-12.8, toe + 1), (-11, toe)]
+    foot = [(2, arch), (-5, ground), (-12.5, ground), (-12.8, toe + 1), (-11, toe), (-7, toe - 2)]
     instep = (shaft - 1, min(toe - 5, ground - 8) - 0.15 * heel)
-    sketch.shape([*leg, *foot, (-7, toe - 1.5 - 0.5 * heel), instep])
+    sketch.shape([*leg, *foot, instep])
     sketch.shape([(5, back - 0.8), (12.2, back - 0.8), (12, ground), (7, ground)], 0.75)
-    sketch.trim([(-12.5, ground), (-4, ground), (3, ground - 0.5 * heel)], 0.6, 2)
-    sketch.trim([(5, top), (4.5, toe - 3)], -4, 3)
-    if sketch.chance(0.4):
-        sketch.dots((shaft + 1.5, top), instep, sketch.accent)
+    sketch.line([(-12.5, ground), (-4, ground), (3, arch)], sketch.between(0.6, 2), sketch.accent)
+    sketch.line([(5, top), (4.5, toe - 3)], sketch.between(1, 3), sketch.accent, chance=0.4)
+    sketch.dots((shaft + 2, top + 1), instep, sketch.accent, chance=0.4)
 
 
 # In the order of the labels.
@@ -280,6 +245,5 @@ def generate(count: int, seed: int, split: str) -> tuple[np.ndarray, np.ndarray]
     for index, label in enumerate(labels.tolist()):
         sketch = Sketch(rng)
         GARMENTS[label](sketch)
-        image = np.asarray(sketch.canvas.reduce(SUPERSAMPLING)) * _fabric(rng)
-        images[index] = image.clip(0, 255)
+        images[index] = np.clip(np.asarray(sketch.canvas.reduce(SUPERSAMPLING)) * _fabric(rng), 0, 255)
     return images, labels

@@ -68,7 +68,7 @@ def connect(config: TrackingConfig) -> "MlflowClient":
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    for chatter in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
+    for chatter in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.utils.uv_utils"):
         logging.getLogger(chatter).setLevel(logging.WARNING)
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # that uv's environments hold no pip
     try:
@@ -89,13 +89,12 @@ def experiment(config: TrackingConfig, client: "MlflowClient") -> str:
         identifier = mlflow.set_experiment(config.experiment).experiment_id
     present = client.get_experiment(identifier).tags
     wanted = {
-        # Without it, the UI opens the experiment in the mode for language models.
-        "mlflow.experimentKind": "custom_model_development",
+        "mlflow.experimentKind": "custom_model_development",  # else the UI opens in its mode for language models
         "mlflow.note.content": "Fashion-MNIST: one run per training. Compare `test_accuracy` (10,000 test images) "
         "across the tag `variant`; models are found by the tag `model_digest`.",
     }
     for key, value in wanted.items():
-        if present.get(key) != value:
+        if key not in present:
             client.set_experiment_tag(identifier, key, value)
     return identifier
 
@@ -177,11 +176,11 @@ def close_sweep(config: TrackingConfig, run_id: str, status: str) -> None:
 
 def autolog() -> None:
     """Lets MLflow record every epoch's metrics and the optimizer's parameters by itself."""
-    import mlflow.tensorflow
+    from mlflow import tensorflow
     from mlflow.tensorflow.callback import MlflowCallback
 
     # The model and the dataset are logged with more care below, and a copy of the model at each epoch helps nobody.
-    mlflow.tensorflow.autolog(log_models=False, log_datasets=False, checkpoint=False)
+    tensorflow.autolog(log_models=False, log_datasets=False, checkpoint=False)
     # It would record the validation metrics a second time, as `validation_*` and all of them at step 0.
     MlflowCallback.on_test_end = lambda self, logs=None: None
 
@@ -196,12 +195,12 @@ def log_training(run_id: str, config: Config, model: "keras.Model", examples: np
         examples: a few images, uint8 (n, 28, 28).
         samples: the picture of the dataset.
     """
-    import mlflow.tensorflow
+    from mlflow import MlflowClient, tensorflow
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Schema, TensorSpec
 
     digest = lineage.file_digest(config.model_file)
-    mlflow.tensorflow.log_model(
+    tensorflow.log_model(
         model,
         name="model",
         signature=ModelSignature(
@@ -213,7 +212,7 @@ def log_training(run_id: str, config: Config, model: "keras.Model", examples: np
         pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
         metadata={"model_digest": digest},
     )
-    client = mlflow.MlflowClient()
+    client = MlflowClient()
     client.set_tag(run_id, "model_digest", digest)
     client.log_artifact(run_id, str(samples), "plots")
     client.log_artifact(run_id, str(config.folder("plots") / "learning_curves.png"), "plots")
@@ -236,7 +235,7 @@ def find_run(client: "MlflowClient", config: Config) -> "Run":
 
 
 def log_evaluation(config: Config, card: Card, metrics: dict[str, float], folder: Path, run_id: str | None) -> None:
-    """Adds test metrics (as `test_*`), pictures and tables to the run of the model that was evaluated.
+    """Adds test metrics, pictures and tables to the run of the model that was evaluated.
 
     Args:
         config: says which model.
@@ -250,10 +249,10 @@ def log_evaluation(config: Config, card: Card, metrics: dict[str, float], folder
     client = connect(config.tracking)
     run = client.get_run(run_id) if run_id else find_run(client, config)
     now = int(time.time() * 1000)
-    client.log_batch(run.info.run_id, [Metric(f"test_{name}", value, now, 0) for name, value in metrics.items()])
+    client.log_batch(run.info.run_id, [Metric(name, value, now, 0) for name, value in metrics.items()])
     client.log_artifacts(run.info.run_id, str(folder), "plots")
     description = run.data.tags.get("mlflow.note.content", "").partition("\n\nTest accuracy")[0]
-    result = f"Test accuracy {metrics['accuracy']:.4f}, loss {metrics['loss']:.4f} on {card.title}."
+    result = f"Test accuracy {metrics['test_accuracy']:.4f}, loss {metrics['test_loss']:.4f} on {card.title}."
     client.set_tag(run.info.run_id, "mlflow.note.content", f"{description}\n\n{result}")
 
 

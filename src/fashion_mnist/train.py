@@ -31,7 +31,7 @@ def train(config: Config) -> str:
     model = build(config)
     with tracking.training_run(config, card, lineage.tags(config, card)) as run_id:
         history = fit(model, training, validation, config)
-        saving.save(model, config.model_file)
+        saved = saving.save(model, config.model_file)
         last = {name: values[-1] for name, values in history.items()}
         write_metrics(config.folder("metrics") / "train.json", last | {"parameters": model.count_params()})
         epochs = [dict(zip(history, values, strict=True)) for values in zip(*history.values(), strict=True)]
@@ -40,7 +40,7 @@ def train(config: Config) -> str:
         )
         title = f"{config.variant} on {card.title}, seed {config.seed}"
         plots.write(plots.learning_curves(history, title), config.folder("plots") / "learning_curves.png")
-        tracking.log_training(run_id, config, model, training.images[:3], folder / SAMPLES)
+        tracking.log_training(run_id, config, saved, training.images[:3], folder / SAMPLES)
     return run_id
 
 

@@ -1,0 +1,48 @@
+"""What the benchmarks share: the environment of the programs they start, and the dataset, prepared beforehand."""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# Settings of the caller's shell that would change what the programs do, or where they record it.
+FOREIGN = ("MLFLOW_", "KERAS_", "HYDRA_", "FASHION_MNIST_PARENT")
+
+
+def official_folder() -> Path:
+    """The folder with the four official files, from `$FASHION_MNIST_DIR`; without it, ends the program."""
+    folder = os.environ.get("FASHION_MNIST_DIR")
+    if not folder:
+        sys.exit("error: FASHION_MNIST_DIR is not set; let it name the folder with the four official .gz files.")
+    return Path(folder).expanduser().resolve()
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """The environment of a program: `python` and `mlflow` are those of this interpreter, and no window opens."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
+    return {
+        **inherited,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PYTHONPATH": str(ROOT / "src"),
+        "MPLBACKEND": "Agg",
+        "FASHION_MNIST_DIR": str(official_folder()),
+        **settings,
+    }
+
+
+def prepare(data_root: Path) -> None:
+    """Checks and prepares Fashion-MNIST in `data_root`; ends the program where the official files are not all there."""
+    data_root.parent.mkdir(parents=True, exist_ok=True)
+    command = ["python", "-m", "fashion_mnist.fetch", f"data_root={data_root.name}"]
+    done = subprocess.run(command, cwd=data_root.parent, env=environment(), capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr.strip())
+
+
+def positive(text: str) -> int:
+    """An argument that must be a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)

@@ -1,0 +1,88 @@
+"""What the tests share: the real steps, in a folder and with a tracking store of their own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fashion_mnist.cli import compose
+from fashion_mnist.config import Config
+
+ROOT = Path(__file__).parents[1]
+TINY = ["data=synthetic", "data.train_images=600", "data.test_images=100", "data.validation=100", "trainer.epochs=2"]
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def real_data() -> bool:
+    """Whether the four official files are at hand."""
+    folder = Path(os.environ.get("FASHION_MNIST_DIR", "/nowhere"))
+    return len(list(folder.glob("*-ubyte.gz"))) == 4
+
+
+needs_real_data = pytest.mark.skipif(not real_data(), reason="FASHION_MNIST_DIR does not hold the four official files")
+
+
+@pytest.fixture(scope="session")
+def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database; a copy is much quicker than its three seconds of migrations."""
+    import mlflow
+
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root folder of prepared datasets, with a few hundred drawn garments in it."""
+    from fashion_mnist.sources import prepare
+
+    root = tmp_path_factory.mktemp("data")
+    prepare(compose(TINY).data, root)
+    return root
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, migrated_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder with an empty MLflow database."""
+    shutil.copy(migrated_store, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+    # Absolute, so that artifacts of the database's first experiment go below this folder too.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "test")
+    return tmp_path
+
+
+@pytest.fixture
+def tiny(workplace: Path, tiny_data: Path) -> Callable[..., Config]:
+    """Composes the real configuration, shrunk: `tiny("model=cnn")`."""
+    return lambda *overrides: compose([*TINY, f"data_root={tiny_data}", *overrides])
+
+
+def run_step(*arguments: str, step: str = "train", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a step as a person does, in the current folder."""
+    module = "fashion_mnist" if step == "main" else f"fashion_mnist.{step}"
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+
+
+def assert_one_sentence(process: subprocess.CompletedProcess[str], *words: str) -> None:
+    """What a person who made a mistake must see: one clear sentence, no traceback, an exit code."""
+    assert process.returncode == 1, process.stdout + process.stderr
+    lines = process.stderr.strip().splitlines()
+    assert len(lines) == 1, process.stderr
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert word in lines[0]

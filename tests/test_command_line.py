@@ -1,0 +1,167 @@
+"""What people type: keys in either notation, help that teaches, and mistakes answered in one sentence."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, assert_one_sentence, run_step
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fashion_mnist.cli import FLAGS, as_overrides, compose
+from fashion_mnist.errors import UserError
+
+KEYS = st.from_regex(r"[a-z_]+(\.[a-z_]+)?", fullmatch=True).filter(lambda key: f"--{key}" not in FLAGS)
+VALUES = st.from_regex(r"[a-z0-9/\[][a-z0-9_.,\]\[]*", fullmatch=True)
+
+
+@given(st.lists(st.tuples(KEYS, VALUES, st.sampled_from(["key=value", "--key=value", "--key value"]))))
+def test_every_notation_means_the_same(pairs: list[tuple[str, str, str]]) -> None:
+    typed, expected = [], []
+    for key, value, notation in pairs:
+        typed += notation.replace("key", key, 1).replace("value", value, 1).split(" ")
+        expected.append(f"{key}={value}")
+    assert as_overrides(typed) == expected
+
+
+@pytest.mark.parametrize("arguments", [["--cfg", "job"], ["--multirun", "seed=0,1"], ["-m", "seed=0,1"], ["--help"]])
+def test_flags_of_hydra_stay_as_they_are(arguments: list[str]) -> None:
+    assert as_overrides(arguments) == arguments
+
+
+def test_a_parameter_called_run_is_not_the_flag_of_hydra() -> None:
+    assert as_overrides(["--run", "0123abc"]) == ["run=0123abc"]
+
+
+def test_negative_numbers_are_values() -> None:
+    assert as_overrides(["--seed", "-1"]) == ["seed=-1"]
+
+
+def test_an_option_without_value_is_refused() -> None:
+    with pytest.raises(UserError, match="--seed needs a value"):
+        as_overrides(["--seed"])
+
+
+@pytest.mark.parametrize("step", ["main", "fetch", "train", "evaluate"])
+def test_help_teaches_every_group_and_key(step: str, workplace: Path) -> None:
+    process = run_step("--help", step=step)
+    assert process.returncode == 0
+    assert "usage: python -m fashion_mnist" in process.stdout
+    assert "cnn" in process.stdout
+    for key in ("trainer.epochs", "optimizer.learning_rate", "data.validation", "tracking.uri", "seed"):
+        assert key in process.stdout
+
+
+REFUSED = [
+    (["model=resnet1000"], ["model has no option 'resnet1000'", "cnn, mlp, mlp_wide"]),
+    (["data=digits"], ["auto, fashion_mnist, synthetic"]),
+    (["experiment=quik"], ["quick"]),
+    (["trainer.epochs=many"], ["trainer.epochs", "many", "Integer"]),
+    (["trainer.epochs=2.5"], ["trainer.epochs"]),
+    (["trainer.epochs=null"], ["trainer.epochs"]),
+    (["trainer.epochs=0"], ["trainer.epochs must be at least 1"]),
+    (["trainer.batch_size=0"], ["trainer.batch_size must be at least 1"]),
+    (["data.validation=60000"], ["data.validation must be at least 0 and below 60000"]),
+    (["data.validation=-1"], ["data.validation"]),
+    (["data.timeout=0"], ["data.timeout must be above 0"]),
+    (["seed=-1"], ["seed must be at least 0"]),
+    (["optimizer.learning_rate=0"], ["optimizer.learning_rate must be above 0"]),
+    (["optimizer.learning_rate=fast"], ["optimizer.learning_rate must be a number"]),
+    (["optimizer.beta_1=1.5"], ["optimizer.beta_1"]),
+    (["model.hidden=128"], ["model.hidden must be a list such as [128]"]),
+    (["model.hidden=[128,0]"], ["model.hidden[1] must be at least 1"]),
+    (["model.hidden=[wide]"], ["model.hidden[0] must be a whole number"]),
+    (["model.activation=rulu"], ["model.activation must be one of relu"]),
+    (["model.name=../up"], ["model.name must be a name"]),
+    (["model=cnn", "model.kernel_size=0"], ["model.kernel_size"]),
+    (["trainer.epoch=3"], ["no key 'trainer.epoch'", "did you mean trainer.epochs?"]),
+    (["--modle", "cnn"], ["did you mean model?"]),
+    (["xyzzy=1"], ["no key 'xyzzy'", "--help"]),
+    (["--seed"], ["--seed needs a value"]),
+    (["seed=1,2"], ["add -m for a sweep"]),
+    (["model.hidden=[128"], ["cannot read 'model.hidden=[128'"]),
+    (["-m", "model=mlp,resnet1000"], ["model has no option 'resnet1000'"]),
+    (["-m", "seed=0,-1"], ["seed must be at least 0"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), REFUSED, ids=[" ".join(arguments) for arguments, _ in REFUSED])
+def test_a_mistake_is_answered_in_one_sentence(arguments: list[str], words: list[str], workplace: Path) -> None:
+    assert_one_sentence(run_step(*arguments), *words)
+    left = {path.name for path in workplace.iterdir()}
+    assert left <= {"mlflow.db", "outputs"}, left
+
+
+@pytest.mark.parametrize("argument", ["--help", "trainer.epochs=0", "model=nothing"])
+def test_help_and_configuration_errors_import_nothing_heavy(argument: str, workplace: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "fashion_mnist.train", argument]
+    imported = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    modules = {line.rpartition("|")[2].strip().partition(".")[0] for line in imported.splitlines() if "|" in line}
+    assert "hydra" in modules
+    assert not modules & {"tensorflow", "keras", "mlflow", "matplotlib"}
+
+
+def test_the_full_error_is_there_for_those_who_ask(workplace: Path) -> None:
+    process = run_step("trainer.epochs=0", HYDRA_FULL_ERROR="1")
+    assert "Traceback" in process.stderr
+
+
+def test_a_missing_folder_of_data_is_named(workplace: Path) -> None:
+    assert_one_sentence(run_step(FASHION_MNIST_DIR="/no/such/folder"), "/no/such/folder", "train-images-idx3-ubyte.gz")
+
+
+def test_unreachable_mirrors_are_reported_within_20_seconds(workplace: Path) -> None:
+    start = time.monotonic()
+    process = run_step("data.dir=null", "data.mirrors=[http://127.0.0.1:9,http://10.255.255.1]", KERAS_HOME="/nowhere")
+    assert time.monotonic() - start < 20
+    assert_one_sentence(process, "data=auto", "FASHION_MNIST_DIR")
+
+
+def test_an_unreachable_tracking_server_is_reported_before_training(workplace: Path) -> None:
+    start = time.monotonic()
+    process = run_step("data=synthetic", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert_one_sentence(process, "http://127.0.0.1:9", "tracking.uri=sqlite:///mlflow.db")
+    assert time.monotonic() - start < 5
+    assert not (workplace / "data").exists()
+
+
+def test_the_file_store_that_mlflow_gave_up_is_refused_with_the_way_out(workplace: Path) -> None:
+    assert_one_sentence(run_step("data=synthetic", MLFLOW_TRACKING_URI="./mlruns"), "tracking.uri=sqlite:///mlflow.db")
+
+
+def test_a_folder_that_cannot_be_written_is_named(workplace: Path) -> None:
+    (workplace / "file").touch()
+    process = run_step("data=synthetic", "data.train_images=100", "data.validation=10", "data_root=file/below")
+    assert_one_sentence(process, "file/below", "data_root=")
+
+
+def test_too_much_validation_is_refused_before_training(workplace: Path) -> None:
+    process = run_step("data=synthetic", "data.train_images=100", "data.validation=100")
+    assert_one_sentence(process, "data.validation=100", "nothing")
+
+
+def test_evaluation_without_a_model_says_how_to_train_one(workplace: Path) -> None:
+    process = run_step("data=synthetic", "data.train_images=100", "model=mlp_wide", step="evaluate")
+    assert_one_sentence(process, "models/mlp_wide/model.keras", "python -m fashion_mnist.train model=mlp_wide")
+
+
+def test_every_key_of_conf_carries_a_comment_with_the_command_that_sets_it() -> None:
+    for file in (ROOT / "conf").rglob("*.yaml"):
+        group = "" if file.parent.name == "conf" else f"{file.parent.name}."
+        if file.parent.name == "experiment":
+            continue
+        for line in file.read_text().splitlines():
+            key = line.partition(":")[0]
+            if line and not line.startswith((" ", "#", "-")) and key not in ("defaults", "_target_", "hydra"):
+                overridden_by_auto = file.name == "auto.yaml" and key == "name"
+                named_in_group = f"{group}{key}=" in line or overridden_by_auto or (key == "name" and group == "data.")
+                assert named_in_group, f"{file.name}: {line}"
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "conf").rglob("*/*.yaml")), ids=lambda file: f"{file.parent.name}={file.stem}"
+)
+def test_every_option_composes(file: Path) -> None:
+    compose([f"{file.parent.name}={file.stem}"])

@@ -1,0 +1,138 @@
+"""The main job as people start it: with `mlflow run`, with any key as a parameter, in one process."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import keras
+import mlflow
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT, TINY
+
+from fashion_mnist.lineage import file_digest
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Path:
+    """The folder of one main job that `mlflow run` has done, with undeclared parameters, a dotted one among them."""
+    folder = tmp_path_factory.mktemp("job")
+    (folder / "mlflow.db").write_bytes(migrated_store.read_bytes())
+    keys = [*TINY, "data=auto", "data.mirrors=[]", "seed=7", "model.hidden=[16]"]
+    keys += [f"output_dir={folder}", f"data_root={folder}/data"]
+    command = ["mlflow", "run", str(ROOT), "--env-manager=local", "--experiment-name=lessons"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "FASHION_MNIST"))}
+    environment |= {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "KERAS_HOME": str(folder / "keras")}
+    for key in keys:
+        command += ["-P", key]
+    process = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=120)
+    (folder / "output.txt").write_text(process.stdout + process.stderr)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return folder
+
+
+@pytest.fixture
+def run(job: Path) -> mlflow.entities.Run:
+    mlflow.set_tracking_uri(f"sqlite:///{job}/mlflow.db")
+    experiment = mlflow.get_experiment_by_name("lessons")
+    assert experiment is not None
+    runs = mlflow.MlflowClient().search_runs([experiment.experiment_id])
+    assert len(runs) == 1
+    return runs[0]
+
+
+def artifacts(run: mlflow.entities.Run, folder: str | None = None) -> set[str]:
+    return {file.path for file in mlflow.MlflowClient().list_artifacts(run.info.run_id, folder)}
+
+
+def test_it_gives_exactly_one_finished_run_with_test_metrics(run: mlflow.entities.Run) -> None:
+    assert run.info.status == "FINISHED"
+    assert 0 < run.data.metrics["test_accuracy"] <= 1
+    assert {"test_loss", "test_macro_f1", "loss", "accuracy", "val_loss", "val_accuracy"} <= set(run.data.metrics)
+
+
+def test_metrics_are_logged_for_every_epoch_once(run: mlflow.entities.Run) -> None:
+    for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        history = mlflow.MlflowClient().get_metric_history(run.info.run_id, name)
+        assert [metric.step for metric in history] == [0, 1]
+
+
+def test_the_composed_configuration_is_in_parameters_and_artifacts(run: mlflow.entities.Run, tmp_path: Path) -> None:
+    assert run.data.params["trainer.epochs"] == "2"
+    assert run.data.params["model.hidden"] == "[16]"
+    assert run.data.params["seed"] == "7"
+    assert float(run.data.params["opt_learning_rate"]) == pytest.approx(0.001)
+    file = mlflow.MlflowClient().download_artifacts(run.info.run_id, "config.yaml", str(tmp_path))
+    assert yaml.safe_load(Path(file).read_text())["trainer"] == {"epochs": 2, "batch_size": 32}
+    assert "overrides.yaml" in artifacts(run)
+
+
+def test_tags_say_what_the_run_was_made_of(run: mlflow.entities.Run) -> None:
+    tags = run.data.tags
+    digests = ("dataset_digest", "config_digest", "lock_digest", "model_digest")
+    assert all(len(tags[name]) == 16 and int(tags[name], 16) >= 0 for name in digests)
+    assert tags["dataset"] == "synthetic"
+    assert tags["seed"] == "7"
+    assert tags["variant"] == "mlp"
+    assert tags["git_dirty"] in ("true", "false")
+    assert {"git_commit", "python", "tensorflow", "keras", "device"} <= set(tags)
+
+
+def test_a_person_finds_it_by_name_and_description(run: mlflow.entities.Run) -> None:
+    assert run.info.run_name is not None
+    assert run.info.run_name.startswith("mlp synthetic ")
+    assert "seed=7" in run.info.run_name
+    assert "not Fashion-MNIST" in run.data.tags["mlflow.note.content"]
+    assert "Test accuracy" in run.data.tags["mlflow.note.content"]
+
+
+def test_the_dataset_is_an_input_of_the_run(run: mlflow.entities.Run) -> None:
+    (dataset,) = [entry.dataset for entry in run.inputs.dataset_inputs]
+    assert dataset.name == "synthetic"
+    assert dataset.digest == run.data.tags["dataset_digest"]
+
+
+def test_pictures_and_tables_are_artifacts(run: mlflow.entities.Run) -> None:
+    names = ("learning_curves.png", "confusion_matrix.png", "predictions.png", "samples.png", "per_class.csv")
+    assert {f"plots/{name}" for name in names} <= artifacts(run, "plots")
+
+
+def test_the_logged_model_takes_raw_images_and_is_the_saved_one(run: mlflow.entities.Run, job: Path) -> None:
+    logged = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+    assert logged.metadata.signature is not None
+    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
+    probabilities = logged.predict(images)
+    assert probabilities.shape == (5, 10)
+    assert probabilities.sum(axis=1) == pytest.approx(np.ones(5), abs=1e-5)
+    saved = keras.saving.load_model(job / "models/mlp/model.keras")
+    assert np.array_equal(saved.predict(images, verbose=0), probabilities)
+    assert file_digest(job / "models/mlp/model.keras") == run.data.tags["model_digest"]
+
+
+def test_the_summary_says_what_came_out_and_what_to_type_next(run: mlflow.entities.Run, job: Path) -> None:
+    output = (job / "output.txt").read_text()
+    assert f"{run.data.metrics['test_accuracy']:.4f}" in output
+    assert "model.keras" in output
+    assert "mlflow ui" in output
+    assert run.info.run_id in output
+
+
+def test_drawn_garments_come_with_a_banner_that_nobody_can_miss(job: Path) -> None:
+    assert "NOT Fashion-MNIST" in (job / "output.txt").read_text()
+
+
+def test_results_lie_where_dvc_looks_for_them(job: Path) -> None:
+    assert set(json.loads((job / "metrics/mlp/test.json").read_text())) == {
+        "test_accuracy",
+        "test_loss",
+        "test_macro_f1",
+    }
+    assert (job / "plots/mlp/history.csv").read_text().startswith("epoch,accuracy,loss,val_accuracy,val_loss\n1,")
+    assert (job / "plots/mlp/test/predictions.csv").read_text().startswith("actual,predicted\n")
+
+
+def test_the_experiment_opens_in_the_view_for_training_runs(run: mlflow.entities.Run) -> None:
+    experiment = mlflow.MlflowClient().get_experiment(run.info.experiment_id)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"

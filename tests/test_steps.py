@@ -1,0 +1,266 @@
+"""The steps by themselves and together, on a few hundred drawn garments."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import keras
+import mlflow
+import numpy as np
+import pytest
+import requests
+from conftest import ROOT, TINY, run_step
+
+from fashion_mnist import saving
+from fashion_mnist.config import Config
+from fashion_mnist.errors import UserError
+from fashion_mnist.evaluate import confusion, evaluate, per_class_table, summarize
+from fashion_mnist.fit import build
+from fashion_mnist.lineage import config_digest, file_digest
+from fashion_mnist.train import train
+
+Compose = Callable[..., Config]
+VARIANTS = sorted(file.stem for file in (ROOT / "conf/model").glob("*.yaml"))
+
+
+def all_runs() -> list[mlflow.entities.Run]:
+    client = mlflow.MlflowClient()
+    return client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_trains_and_is_evaluated(variant: str, tiny: Compose) -> None:
+    config = tiny(f"model={variant}")
+    run_id = train(config)
+    assert 0 < evaluate(config)["test_accuracy"] <= 1
+    (run,) = all_runs()
+    assert run.info.run_id == run_id
+    assert "test_accuracy" in run.data.metrics
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(variant: str, tiny: Compose, workplace: Path) -> None:
+    def outcome(folder: str, seed: int) -> list[bytes]:
+        config = tiny(f"model={variant}", f"output_dir={folder}", f"seed={seed}", "trainer.epochs=1")
+        train(config)
+        evaluate(config)
+        return [file.read_bytes() for file in sorted(Path(folder).rglob("*")) if file.is_file()]
+
+    first, again, other = outcome("first", 1), outcome("again", 1), outcome("other", 2)
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize(("variant", "parameters"), [("mlp", 101_770), ("mlp_wide", 407_050)])
+def test_models_have_the_parameters_their_files_promise(variant: str, parameters: int, tiny: Compose) -> None:
+    assert build(tiny(f"model={variant}")).count_params() == parameters
+    assert f"{parameters:,} parameters" in (ROOT / f"conf/model/{variant}.yaml").read_text()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_models_take_raw_pixels_and_give_probabilities(variant: str, tiny: Compose) -> None:
+    model = build(tiny(f"model={variant}"))
+    images = np.full((3, 28, 28), 255, dtype=np.uint8)
+    probabilities = model.predict(images, verbose=0)
+    assert probabilities.shape == (3, 10)
+    assert probabilities.sum(axis=1) == pytest.approx(np.ones(3), abs=1e-5)
+    assert float(keras.ops.max(model.layers[0](images))) == pytest.approx(1.0)
+
+
+def test_a_model_that_refuses_its_arguments_is_named(tiny: Compose) -> None:
+    config = tiny("model=cnn", "model.filters=[8,8,8,8,8]")  # five halvings of 28 pixels leave nothing
+    with pytest.raises(UserError, match="fashion_mnist.models.cnn refuses"):
+        build(config)
+
+
+def test_a_saved_model_is_a_plain_keras_model_without_optimizer(tiny: Compose, workplace: Path) -> None:
+    config = tiny()
+    model = build(config)
+    saving.save(model, config.model_file)
+    loaded = keras.saving.load_model(config.model_file)
+    assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
+    assert all(np.array_equal(a, b) for a, b in zip(loaded.get_weights(), model.get_weights(), strict=True))
+    assert config.model_file.stat().st_size < 4 * model.count_params() + 50_000
+    assert [file.name for file in config.model_file.parent.iterdir()] == ["model.keras"]
+
+
+def test_a_file_that_is_no_model_is_refused(tiny: Compose, workplace: Path) -> None:
+    config = tiny()
+    config.model_file.parent.mkdir(parents=True)
+    config.model_file.write_bytes(b"not a model")
+    with pytest.raises(UserError, match="is not a Keras model"):
+        saving.load(config.model_file, "mlp")
+
+
+def test_without_validation_all_images_are_learned_from(tiny: Compose, workplace: Path) -> None:
+    train(tiny("data.validation=0", "trainer.epochs=1"))
+    assert set(json.loads(Path("metrics/mlp/train.json").read_text())) == {"accuracy", "loss", "parameters"}
+    assert (workplace / "plots/mlp/learning_curves.png").stat().st_size > 5_000
+
+
+def test_evaluation_of_a_model_from_elsewhere_gets_a_run_of_its_own(tiny: Compose, workplace: Path) -> None:
+    config = tiny()
+    saving.save(build(config), config.model_file)
+    evaluate(config)
+    (run,) = all_runs()
+    assert run.info.run_name == "mlp (evaluation only)"
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["model_digest"] == file_digest(config.model_file)
+
+
+def test_a_failed_training_leaves_a_failed_run_and_no_model(
+    tiny: Compose, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr("fashion_mnist.saving.save", broken)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        train(tiny())
+    assert [run.info.status for run in all_runs()] == ["FAILED"]
+    assert not list(workplace.rglob("*.keras"))
+
+
+def test_ctrl_c_marks_the_run_as_killed(workplace: Path, tiny_data: Path) -> None:
+    command = [sys.executable, "-m", "fashion_mnist.train", *TINY, f"data_root={tiny_data}", "trainer.epochs=100000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    assert any("Epoch 3/" in line for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    assert [run.info.status for run in all_runs()] == ["KILLED"]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path, tiny_data: Path) -> Path:
+    """The folder of a sweep over two variants and two seeds, in one process."""
+    folder = tmp_path_factory.mktemp("sweep")
+    shutil.copy(migrated_store, folder / "mlflow.db")
+    jobs = ["-m", *TINY, f"data_root={tiny_data}", "model=mlp,cnn", "seed=3,4", "trainer.epochs=1"]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    process = subprocess.run(
+        [sys.executable, "-m", "fashion_mnist.train", *jobs],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    return folder
+
+
+def test_a_sweep_is_one_parent_with_nested_children(sweep: Path) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{sweep}/mlflow.db")
+    runs = all_runs()
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {(run.data.tags["variant"], run.data.tags["seed"]) for run in children} == {
+        ("mlp", "3"), ("mlp", "4"), ("cnn", "3"), ("cnn", "4"),
+    }  # fmt: skip
+
+
+def test_a_job_of_a_sweep_gives_the_same_bytes_as_a_run_of_its_own(sweep: Path, tiny: Compose) -> None:
+    alone = tiny("model=cnn", "seed=4", "trainer.epochs=1")
+    train(alone)
+    (in_sweep,) = sweep.glob("multirun/*/*/3/models/cnn/model.keras")
+    assert in_sweep.read_bytes() == alone.model_file.read_bytes()
+
+
+def test_a_sweep_with_a_job_that_fails_goes_on_and_ends_as_failed(workplace: Path, tiny_data: Path) -> None:
+    filters = "model.filters=[8,8,8,8,8],[4]"
+    process = run_step("-m", *TINY, f"data_root={tiny_data}", "model=cnn", filters, "trainer.epochs=1")
+    assert process.returncode == 1
+    assert "refuses its arguments" in process.stderr
+    assert "Traceback" not in process.stderr
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    assert sorted(run.info.status for run in all_runs()) == ["FAILED", "FINISHED"]
+
+
+@pytest.fixture
+def server(workplace: Path) -> Iterator[str]:
+    """A real tracking server."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    store = f"sqlite:///{workplace}/mlflow.db"
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    process = subprocess.Popen(
+        [*command, "--backend-store-uri", store], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(200):
+            try:
+                requests.get(f"{url}/health", timeout=1).raise_for_status()
+                break
+            except requests.RequestException:
+                time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_a_tracking_server_works_like_the_database(server: str, tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    config = tiny()
+    run_id = train(config)
+    evaluate(config)
+    run = mlflow.MlflowClient(server).get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert "test_accuracy" in run.data.metrics
+    loaded = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
+    assert loaded.predict(np.zeros((1, 28, 28), np.uint8)).shape == (1, 10)
+
+
+def test_the_run_of_mlflow_run_is_continued(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny()
+    client = mlflow.MlflowClient(config.tracking.uri)
+    given = client.create_run(client.create_experiment("given"), run_name="my own name").info
+    monkeypatch.setenv("MLFLOW_RUN_ID", given.run_id)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", given.experiment_id)
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    assert train(config) == given.run_id
+    assert client.get_run(given.run_id).info.run_name == "my own name"
+
+
+def test_the_configuration_digest_ignores_where_results_go(tiny: Compose) -> None:
+    assert config_digest(tiny()) == config_digest(tiny("output_dir=elsewhere", "tracking.run_name=x"))
+    assert config_digest(tiny()) != config_digest(tiny("seed=5"))
+
+
+def test_metrics_agree_with_counting_by_hand() -> None:
+    labels = np.array([0, 0, 1, 2], dtype=np.uint8)
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.2, 0.5, 0.3], [0.0, 0.0, 1.0]], dtype=np.float32)
+    counts = confusion(labels, probabilities.argmax(axis=1), 3)
+    assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
+    metrics = summarize(labels, probabilities, counts)
+    assert metrics["test_accuracy"] == 0.75
+    assert metrics["test_loss"] == pytest.approx(-np.log([0.7, 0.1, 0.5, 1.0]).mean(), abs=1e-6)
+    assert metrics["test_macro_f1"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+    first = per_class_table(counts, ["a", "b", "c"])[0]
+    assert (first["precision"], first["recall"], first["most often taken for"]) == (1.0, 0.5, "b")
+
+
+def test_the_loss_is_the_one_that_keras_computes(tiny: Compose) -> None:
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet(np.ones(10), 200).astype(np.float32)
+    labels = random.integers(0, 10, 200).astype(np.uint8)
+    expected = keras.losses.sparse_categorical_crossentropy(labels, probabilities)
+    counts = confusion(labels, probabilities.argmax(axis=1), 10)
+    assert summarize(labels, probabilities, counts)["test_loss"] == pytest.approx(
+        float(keras.ops.mean(expected)), rel=1e-5
+    )

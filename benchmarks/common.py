@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from rich.console import Console
+
 ROOT = Path(__file__).parents[1]
 # Settings of the caller's shell that would change what the programs do, or where they record it.
 FOREIGN = ("MLFLOW_", "KERAS_", "HYDRA_", "FASHION_MNIST_PARENT")
@@ -39,6 +41,11 @@ def prepare(data_root: Path) -> None:
     done = subprocess.run(command, cwd=data_root.parent, env=environment(), capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr.strip())
+
+
+def wide_console() -> Console:
+    """A console that does not squeeze tables into 80 columns when the output goes to a file."""
+    return Console(width=None if sys.stdout.isatty() else 120)
 
 
 def positive(text: str) -> int:

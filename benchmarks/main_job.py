@@ -20,8 +20,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, environment, official_folder, positive, prepare
-from rich.console import Console
+from common import ROOT, environment, official_folder, positive, prepare, wide_console
+from rich import box
 from rich.table import Table
 
 # Nothing heavy is imported here: the system charges a new process with what this one occupies.
@@ -131,6 +131,7 @@ def main() -> None:
             "shared_store": arguments.shared_store,
             "runs": [asdict(measurement) for measurement in measurements],
         }
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -159,7 +160,7 @@ def fill_keras_cache(home: Path, files: Path) -> None:
 
 def measure_all(setting: Setting, runs: int) -> list[Measurement]:
     """Measures every program once a turn, after a turn that does not count."""
-    console = Console()
+    console = wide_console()
     one_epoch = Setting(setting.folder, 1, setting.shared_store)
     for number, program in enumerate(PROGRAMS, start=1):
         console.print(f"untimed, {number} of {len(PROGRAMS)}: {program.name}", highlight=False)
@@ -221,9 +222,9 @@ def machine() -> dict[str, Any]:
 
 def show(measurements: Sequence[Measurement], facts: dict[str, Any], setting: Setting) -> None:
     """Prints the table, what was measured, and on which machine."""
-    table = Table(title=f"{setting.epochs} epochs on Fashion-MNIST, all 60,000 training images")
+    table = Table(title=f"Fashion-MNIST, all 60,000 training images, epochs: {setting.epochs}", box=box.SIMPLE)
     table.add_column("program")
-    for heading in ("n", "seconds", "min-max", "x ref", "MB", "min-max", "x ref", "test accuracy"):
+    for heading in ("n", "seconds", "min - max", "x ref", "MB", "min - max", "x ref", "test accuracy"):
         table.add_column(heading, justify="right")
     base = [m for m in measurements if m.program == REFERENCE.name]
     last_training = [program for program in PROGRAMS if program.trains][-1]
@@ -236,7 +237,7 @@ def show(measurements: Sequence[Measurement], facts: dict[str, Any], setting: Se
         accuracies = [m.test_accuracy for m in own if m.test_accuracy is not None]
         accuracy = f"{statistics.median(accuracies):.4f}" if accuracies else ""
         table.add_row(program.name, str(len(own)), *seconds, *memory, accuracy, end_section=program is last_training)
-    console = Console()
+    console = wide_console()
     console.print(table)
     store = "one database for all runs, made beforehand" if setting.shared_store else "a new database for each run"
     console.print(f"Medians. {MEASURED} Our runs were recorded in {store}.", highlight=False)
@@ -254,7 +255,7 @@ def columns(values: Sequence[float], base: Sequence[float], form: str) -> list[s
     median = statistics.median(values)
     return [
         format(median, form),
-        f"{min(values):{form}}-{max(values):{form}}",
+        f"{min(values):{form}} - {max(values):{form}}",
         f"{median / statistics.median(base):.2f}",
     ]
 

@@ -12,27 +12,27 @@ import pytest
 
 from fashion_mnist import download as module
 from fashion_mnist.download import download, reachable
-from fashion_mnist.errors import SourceUnavailableError
+from fashion_mnist.errors import SourceUnavailableError, UserError
 
 FILES = {"images.gz": bytes(range(256)) * 200, "labels.gz": b"labels"}
 DIGESTS = {name: hashlib.md5(content).hexdigest() for name, content in FILES.items()}
-TIMEOUT = 0.5
+TIMEOUT = 0.7
 
 
 class Handler(BaseHTTPRequestHandler):
     """Answers HEAD for every name, and leaves GET to its mirror."""
 
-    server: "Mirror"
+    server: "Mirror"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @property
     def content(self) -> bytes:
         return FILES[self.path.rpartition("/")[2]]
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self.send_response(200)
         self.end_headers()
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self.server.asked.append(self.path.rpartition("/")[2])
         self.server.answer(self)
 
@@ -305,3 +305,10 @@ def test_many_unreachable_mirrors_cost_one_timeout_together(tmp_path: Path, dead
 @pytest.mark.parametrize("address", ["not an address", "http://[", f"http://{'a' * 64}.org", "ftp://127.0.0.1", ""])
 def test_an_address_that_is_none_counts_as_unreachable(address: str) -> None:
     assert reachable([address], "images.gz", TIMEOUT) == []
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="there is no folder here in which not even root may write")
+@pytest.mark.xfail(raises=PermissionError, strict=True, reason="pooch's PermissionError passes through")
+def test_a_cache_that_cannot_be_written_is_refused_in_one_sentence(serve: Callable[..., Mirror]) -> None:
+    with pytest.raises(UserError, match="cannot write to /sys/fashion-mnist"):
+        download(DIGESTS, Path("/sys/fashion-mnist"), [serve().url], TIMEOUT)

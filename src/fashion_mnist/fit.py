@@ -1,6 +1,9 @@
 """Training: seeds, the compiled model, the loop over epochs."""
 
+import contextlib
+import signal
 import sys
+from types import FrameType
 from typing import Any
 
 import keras
@@ -58,7 +61,42 @@ def fit(model: keras.Model, training: Split, validation: Split, config: Config) 
         epochs=config.trainer.epochs,
         validation_data=tuple(validation) if len(validation.labels) else None,
         validation_batch_size=EVALUATION_BATCH,
+        callbacks=[Interruptible()],
         # The bar that moves is for people; a log file gets one line an epoch.
         verbose=1 if sys.stdout.isatty() else 2,  # pyright: ignore[reportArgumentType]
     )
     return {name: [float(value) for value in values] for name, values in fitted.history.items()}
+
+
+class Interruptible(keras.callbacks.Callback):
+    """Ends training between two steps when Ctrl-C or a scheduler's SIGTERM asks for it.
+
+    A KeyboardInterrupt that surfaces in the middle of TensorFlow's own code can bring the whole process down before
+    the run is marked as killed.
+    """
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Takes note of signals from here on; only the main thread of a program may."""
+        self.asked = False
+        self.previous: dict[int, Any] = {}
+        with contextlib.suppress(ValueError):
+            self.previous = {kind: signal.signal(kind, self.ask) for kind in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(self, kind: int, frame: FrameType | None) -> None:
+        """Remembers that somebody wants an end."""
+        self.asked = True
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Ends here, where nothing is half done."""
+        if self.asked:
+            self.restore()
+            raise KeyboardInterrupt
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Hands the signals back."""
+        self.restore()
+
+    def restore(self) -> None:
+        """Puts the handlers back that were there before."""
+        for kind, handler in self.previous.items():
+            signal.signal(kind, handler)

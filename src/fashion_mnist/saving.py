@@ -25,7 +25,7 @@ def save(model: keras.Model, file: Path) -> keras.Model:
     dated = file.with_name(f".{os.getpid()}.dated.keras")
     undated = file.with_name(f".{os.getpid()}.keras")
     try:
-        plain = keras.models.clone_model(model)
+        plain = type(model).from_config(model.get_config())  # `clone_model` would take the optimizer along
         plain.set_weights(model.get_weights())
         plain.save(dated)
         with zipfile.ZipFile(dated) as source, zipfile.ZipFile(undated, "w") as target:

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import sys
 from typing import Any
 
 from hydra.experimental.callback import Callback
@@ -9,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fashion_mnist import tracking
 from fashion_mnist.config import TrackingConfig
+from fashion_mnist.errors import UserError
 
 
 class SweepRun(Callback):
@@ -16,12 +18,14 @@ class SweepRun(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Opens the run; from here on, jobs nest below it."""
-        self.config = TrackingConfig(**OmegaConf.to_container(config.tracking, resolve=True))  # type: ignore[arg-type]
-        tracking.check(self.config)
-        step = config.hydra.job.name
-        if step in ("fetch", "evaluate"):  # they open no runs of their own
+        if config.hydra.job.name in ("fetch", "evaluate"):  # they open no runs of their own
             return
-        self.run_id = tracking.open_sweep(self.config, list(config.hydra.overrides.task))
+        self.config = TrackingConfig(**OmegaConf.to_container(config.tracking, resolve=True))  # type: ignore[arg-type]
+        try:
+            tracking.check(self.config)
+            self.run_id = tracking.open_sweep(self.config, list(config.hydra.overrides.task))
+        except UserError as error:
+            sys.exit(f"error: {error}")  # Hydra turns any other exception of a callback into a warning
         os.environ[tracking.PARENT] = self.run_id
         atexit.register(self.close, "FAILED")
 

@@ -82,11 +82,17 @@ def connect(config: TrackingConfig) -> "MlflowClient":
 
 def experiment(config: TrackingConfig, client: "MlflowClient") -> str:
     """The id of the experiment that runs belong to; made, and set up for the UI, when it is not there yet."""
-    import mlflow
+    from mlflow.exceptions import MlflowException
 
-    identifier = os.environ.get("MLFLOW_EXPERIMENT_ID")
-    if identifier is None or "MLFLOW_EXPERIMENT_NAME" in os.environ:
-        identifier = mlflow.set_experiment(config.experiment).experiment_id
+    identifier = os.environ.get("MLFLOW_EXPERIMENT_ID")  # set by `mlflow run`
+    if identifier is None:
+        try:
+            identifier = client.create_experiment(config.experiment)
+        except MlflowException:  # it is there already, perhaps since another process was quicker
+            found = client.get_experiment_by_name(config.experiment)
+            if found is None:
+                raise
+            identifier = found.experiment_id
     present = client.get_experiment(identifier).tags
     wanted = {
         "mlflow.experimentKind": "custom_model_development",  # else the UI opens in its mode for language models

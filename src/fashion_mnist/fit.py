@@ -4,7 +4,7 @@ import contextlib
 import signal
 import sys
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import keras
 from hydra.utils import instantiate
@@ -54,17 +54,18 @@ def fit(model: keras.Model, training: Split, validation: Split, config: Config) 
         validation: images to validate on after each epoch; may be empty.
         config: epochs and batch size.
     """
-    fitted = model.fit(
-        training.images,
-        training.labels,
-        batch_size=config.trainer.batch_size,
-        epochs=config.trainer.epochs,
-        validation_data=tuple(validation) if len(validation.labels) else None,
-        validation_batch_size=EVALUATION_BATCH,
-        callbacks=[Interruptible()],
-        # The bar that moves is for people; a log file gets one line an epoch.
-        verbose=1 if sys.stdout.isatty() else 2,  # pyright: ignore[reportArgumentType]
-    )
+    with Interruptible() as interruptible:
+        fitted = model.fit(
+            training.images,
+            training.labels,
+            batch_size=config.trainer.batch_size,
+            epochs=config.trainer.epochs,
+            validation_data=tuple(validation) if len(validation.labels) else None,
+            validation_batch_size=EVALUATION_BATCH,
+            callbacks=[interruptible],
+            # The bar that moves is for people; a log file gets one line an epoch.
+            verbose=1 if sys.stdout.isatty() else 2,  # pyright: ignore[reportArgumentType]
+        )
     return {name: [float(value) for value in values] for name, values in fitted.history.items()}
 
 
@@ -75,12 +76,18 @@ class Interruptible(keras.callbacks.Callback):
     the run is marked as killed.
     """
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
+    def __enter__(self) -> Self:
         """Takes note of signals from here on; only the main thread of a program may."""
         self.asked = False
         self.previous: dict[int, Any] = {}
         with contextlib.suppress(ValueError):
             self.previous = {kind: signal.signal(kind, self.ask) for kind in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Puts back the handlers that were there before."""
+        for kind, handler in self.previous.items():
+            signal.signal(kind, handler)
 
     def ask(self, kind: int, frame: FrameType | None) -> None:
         """Remembers that somebody wants an end."""
@@ -89,14 +96,4 @@ class Interruptible(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Ends here, where nothing is half done."""
         if self.asked:
-            self.restore()
             raise KeyboardInterrupt
-
-    def on_train_end(self, logs: dict | None = None) -> None:
-        """Hands the signals back."""
-        self.restore()
-
-    def restore(self) -> None:
-        """Puts the handlers back that were there before."""
-        for kind, handler in self.previous.items():
-            signal.signal(kind, handler)

@@ -20,7 +20,7 @@ TIMEOUT = 0.7
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers HEAD for every name, and leaves GET to its mirror."""
+    """Leaves HEAD and GET to its mirror."""
 
     server: "Mirror"  # pyright: ignore[reportIncompatibleVariableOverride]
 
@@ -29,8 +29,7 @@ class Handler(BaseHTTPRequestHandler):
         return FILES[self.path.rpartition("/")[2]]
 
     def do_HEAD(self) -> None:
-        self.send_response(200)
-        self.end_headers()
+        self.server.greet(self)
 
     def do_GET(self) -> None:
         self.server.asked.append(self.path.rpartition("/")[2])
@@ -51,9 +50,9 @@ class Mirror(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, answer: Callable[[Handler], None]) -> None:
+    def __init__(self, answer: Callable[[Handler], None], greet: Callable[[Handler], None]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.answer, self.asked, self.closing = answer, [], threading.Event()
+        self.answer, self.greet, self.asked, self.closing = answer, greet, [], threading.Event()
 
     @property
     def url(self) -> str:
@@ -61,6 +60,18 @@ class Mirror(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Keeps quiet about clients that hang up, which is what they should do."""
+
+
+def say_yes(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+
+
+def say_yes_letter_by_letter(handler: Handler) -> None:
+    for byte in b"HTTP/1.0 200 OK\r\nServer: slow" * 100:
+        handler.wfile.write(bytes([byte]))
+        if handler.server.closing.wait(0.1):
+            return
 
 
 def deliver(handler: Handler) -> None:
@@ -147,8 +158,8 @@ def serve() -> Iterator[Callable[..., Mirror]]:
     """Starts mirrors, and stops them after the test."""
     mirrors: list[Mirror] = []
 
-    def start(answer: Callable[[Handler], None] = deliver) -> Mirror:
-        mirror = Mirror(answer)
+    def start(answer: Callable[[Handler], None] = deliver, greet: Callable[[Handler], None] = say_yes) -> Mirror:
+        mirror = Mirror(answer, greet)
         threading.Thread(target=mirror.serve_forever, args=(0.01,), daemon=True).start()
         mirrors.append(mirror)
         return mirror
@@ -299,6 +310,14 @@ def test_many_unreachable_mirrors_cost_one_timeout_together(tmp_path: Path, dead
     assert time.monotonic() - start < TIMEOUT + 1
     assert "data=auto" in str(caught.value)
     assert contents(tmp_path) == {}
+
+
+def test_mirrors_that_answer_letter_by_letter_cost_one_timeout_together(serve: Callable[..., Mirror]) -> None:
+    """Each letter starts the clock of the socket anew, so that the request itself never times out."""
+    mirrors = [serve(greet=say_yes_letter_by_letter).url for _ in range(4)]
+    start = time.monotonic()
+    assert reachable(mirrors, "images.gz", TIMEOUT) == []
+    assert time.monotonic() - start < TIMEOUT + 1
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")

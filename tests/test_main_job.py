@@ -5,14 +5,15 @@ import os
 import subprocess
 from pathlib import Path
 
-import keras
 import mlflow
 import numpy as np
 import pytest
 import yaml
 from conftest import ROOT, TINY
+from mlflow.entities import Run
 
 from fashion_mnist.lineage import file_digest
+from fashion_mnist.saving import load
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def job(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Path:
 
 
 @pytest.fixture
-def run(job: Path) -> mlflow.entities.Run:
+def run(job: Path) -> Run:
     mlflow.set_tracking_uri(f"sqlite:///{job}/mlflow.db")
     experiment = mlflow.get_experiment_by_name("lessons")
     assert experiment is not None
@@ -43,23 +44,23 @@ def run(job: Path) -> mlflow.entities.Run:
     return runs[0]
 
 
-def artifacts(run: mlflow.entities.Run, folder: str | None = None) -> set[str]:
+def artifacts(run: Run, folder: str | None = None) -> set[str]:
     return {file.path for file in mlflow.MlflowClient().list_artifacts(run.info.run_id, folder)}
 
 
-def test_it_gives_exactly_one_finished_run_with_test_metrics(run: mlflow.entities.Run) -> None:
+def test_it_gives_exactly_one_finished_run_with_test_metrics(run: Run) -> None:
     assert run.info.status == "FINISHED"
     assert 0 < run.data.metrics["test_accuracy"] <= 1
     assert {"test_loss", "test_macro_f1", "loss", "accuracy", "val_loss", "val_accuracy"} <= set(run.data.metrics)
 
 
-def test_metrics_are_logged_for_every_epoch_once(run: mlflow.entities.Run) -> None:
+def test_metrics_are_logged_for_every_epoch_once(run: Run) -> None:
     for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
         history = mlflow.MlflowClient().get_metric_history(run.info.run_id, name)
         assert [metric.step for metric in history] == [0, 1]
 
 
-def test_the_composed_configuration_is_in_parameters_and_artifacts(run: mlflow.entities.Run, tmp_path: Path) -> None:
+def test_the_composed_configuration_is_in_parameters_and_artifacts(run: Run, tmp_path: Path) -> None:
     assert run.data.params["trainer.epochs"] == "2"
     assert run.data.params["model.hidden"].strip("'") == "[16]"  # `mlflow run` records it quoted for the shell
     assert run.data.params["seed"] == "7"
@@ -69,7 +70,7 @@ def test_the_composed_configuration_is_in_parameters_and_artifacts(run: mlflow.e
     assert "overrides.yaml" in artifacts(run)
 
 
-def test_tags_say_what_the_run_was_made_of(run: mlflow.entities.Run) -> None:
+def test_tags_say_what_the_run_was_made_of(run: Run) -> None:
     tags = run.data.tags
     digests = ("dataset_digest", "config_digest", "lock_digest", "model_digest")
     assert all(len(tags[name]) == 16 and int(tags[name], 16) >= 0 for name in digests)
@@ -80,7 +81,7 @@ def test_tags_say_what_the_run_was_made_of(run: mlflow.entities.Run) -> None:
     assert {"git_commit", "python", "tensorflow", "keras", "device"} <= set(tags)
 
 
-def test_a_person_finds_it_by_name_and_description(run: mlflow.entities.Run) -> None:
+def test_a_person_finds_it_by_name_and_description(run: Run) -> None:
     assert run.info.run_name is not None
     assert run.info.run_name.startswith("mlp synthetic ")
     assert "seed=7" in run.info.run_name
@@ -88,30 +89,31 @@ def test_a_person_finds_it_by_name_and_description(run: mlflow.entities.Run) -> 
     assert "Test accuracy" in run.data.tags["mlflow.note.content"]
 
 
-def test_the_dataset_is_an_input_of_the_run(run: mlflow.entities.Run) -> None:
+def test_the_dataset_is_an_input_of_the_run(run: Run) -> None:
+    assert run.inputs is not None
     (dataset,) = [entry.dataset for entry in run.inputs.dataset_inputs]
     assert dataset.name == "synthetic"
     assert dataset.digest == run.data.tags["dataset_digest"]
 
 
-def test_pictures_and_tables_are_artifacts(run: mlflow.entities.Run) -> None:
+def test_pictures_and_tables_are_artifacts(run: Run) -> None:
     names = ("learning_curves.png", "confusion_matrix.png", "predictions.png", "samples.png", "per_class.csv")
     assert {f"plots/{name}" for name in names} <= artifacts(run, "plots")
 
 
-def test_the_logged_model_takes_raw_images_and_is_the_saved_one(run: mlflow.entities.Run, job: Path) -> None:
+def test_the_logged_model_takes_raw_images_and_is_the_saved_one(run: Run, job: Path) -> None:
     logged = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
     assert logged.metadata.signature is not None
     images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
     probabilities = logged.predict(images)
     assert probabilities.shape == (5, 10)
     assert probabilities.sum(axis=1) == pytest.approx(np.ones(5), abs=1e-5)
-    saved = keras.saving.load_model(job / "models/mlp/model.keras")
-    assert np.array_equal(saved.predict(images, verbose=0), probabilities)
+    saved = load(job / "models/mlp/model.keras", "mlp")
+    assert np.array_equal(saved(images), probabilities)
     assert file_digest(job / "models/mlp/model.keras") == run.data.tags["model_digest"]
 
 
-def test_the_summary_says_what_came_out_and_what_to_type_next(run: mlflow.entities.Run, job: Path) -> None:
+def test_the_summary_says_what_came_out_and_what_to_type_next(run: Run, job: Path) -> None:
     output = (job / "output.txt").read_text()
     assert f"{run.data.metrics['test_accuracy']:.4f}" in output
     assert "model.keras" in output
@@ -133,6 +135,6 @@ def test_results_lie_where_dvc_looks_for_them(job: Path) -> None:
     assert (job / "plots/mlp/test/predictions.csv").read_text().startswith("actual,predicted\n")
 
 
-def test_the_experiment_opens_in_the_view_for_training_runs(run: mlflow.entities.Run) -> None:
+def test_the_experiment_opens_in_the_view_for_training_runs(run: Run) -> None:
     experiment = mlflow.MlflowClient().get_experiment(run.info.experiment_id)
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"

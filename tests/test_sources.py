@@ -31,8 +31,9 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def marks(folder: Path) -> dict[str, tuple[int, int]]:
-    """What changes when a file is written again, even with the same bytes."""
-    return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in [folder, *folder.iterdir()]}
+    """What changes when a file is written again, even with the same bytes, or beside the folder for a while."""
+    files = [folder.parent, folder, *folder.iterdir()]
+    return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,41 @@
+"""The environments that people can choose agree with one another."""
+
+import tomllib
+
+import yaml
+from conftest import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+# A package may be locked in several versions, for different versions of Python.
+LOCKED = {
+    f"{package['name']}=={package['version']}" for package in tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+}
+
+
+def test_conda_pins_what_uv_locks() -> None:
+    conda = yaml.safe_load((ROOT / "conda.yaml").read_text())["dependencies"]
+    (pip,) = [entry["pip"] for entry in conda if isinstance(entry, dict)]
+    direct = [name.split(">")[0] for name in PROJECT["project"]["dependencies"]]
+    assert [pin.split("==")[0] for pin in pip] == direct
+    assert set(pip) <= LOCKED
+
+
+def test_the_lock_can_be_installed_where_the_sources_are_not() -> None:
+    # `mlflow run --env-manager=uv` copies pyproject.toml and uv.lock alone.
+    assert not {"readme", "license-files"} & set(PROJECT["project"])
+    assert PROJECT["build-system"]["build-backend"] == "hatchling.build"
+
+
+def test_every_entry_point_is_a_module_with_help() -> None:
+    entry_points = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
+    assert {"main", "fetch", "train", "evaluate"} <= set(entry_points)
+    for name, entry_point in entry_points.items():
+        assert entry_point["command"].startswith("PYTHONPATH=src python -m fashion_mnist")
+        module = "__main__" if name == "main" else name
+        assert (ROOT / f"src/fashion_mnist/{module}.py").read_text().startswith('"""')
+
+
+def test_every_variant_is_in_the_pipeline() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    variants = {file.stem for file in (ROOT / "conf/model").glob("*.yaml")}
+    assert set(stages["train"]["matrix"]["model"]) == set(stages["evaluate"]["matrix"]["model"]) == variants

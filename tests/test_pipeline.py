@@ -1,0 +1,115 @@
+"""What DVC rebuilds and what it leaves alone, on the real images with a single short epoch."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+from conftest import ROOT, needs_real_data
+
+pytestmark = [needs_real_data, pytest.mark.slow]
+
+
+class Project:
+    """A copy of the project in a folder of its own, with git, DVC and a tracking store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        self.environment["PYTHONPATH"] = str(folder / "src")
+
+    def run(self, *command: str) -> str:
+        process = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=240, check=False
+        )
+        assert process.returncode == 0, process.stdout + process.stderr
+        return process.stdout
+
+    def edit(self, file: str, **values: object) -> None:
+        content = yaml.safe_load((self.folder / file).read_text())
+        (self.folder / file).write_text(yaml.safe_dump({**content, **values}))
+
+    def commit(self) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "--quiet", "-m", "state")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Project:
+    """After `dvc repro` of two variants, all committed."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("src", "conf", ".dvc/config", "dvc.yaml", ".gitignore"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    shutil.copy(migrated_store, folder / "mlflow.db")
+    project = Project(folder)
+    project.edit("conf/trainer/default.yaml", epochs=1, batch_size=1000)
+    project.run("git", "init", "--quiet")
+    project.commit()
+    project.run("dvc", "repro", "evaluate@mlp", "evaluate@mlp_wide")
+    project.commit()
+    return project
+
+
+def test_a_second_repro_does_nothing(project: Project) -> None:
+    output = project.run("dvc", "repro", "evaluate@mlp", "evaluate@mlp_wide")
+    assert "Running" not in output
+    assert output.count("didn't change, skipping") == 5
+
+
+def test_forced_repro_gives_the_same_bytes(project: Project) -> None:
+    before = (project.folder / "dvc.lock").read_text()
+    assert "Running stage 'train@mlp'" in project.run("dvc", "repro", "--force", "train@mlp", "evaluate@mlp")
+    assert (project.folder / "dvc.lock").read_text() == before
+
+
+def test_a_change_to_one_variant_rebuilds_that_variant_alone(project: Project) -> None:
+    file = project.folder / "conf/model/mlp_wide.yaml"
+    before = file.read_text()
+    project.edit("conf/model/mlp_wide.yaml", hidden=[300])
+    try:
+        targets = ("train@mlp", "evaluate@mlp", "train@mlp_wide", "evaluate@mlp_wide")
+        changed = json.loads(project.run("dvc", "status", "--json", *targets))
+        difference = project.run("dvc", "params", "diff")
+    finally:
+        file.write_text(before)
+    assert list(changed) == ["train@mlp_wide"]
+    assert "hidden" in difference
+    assert "[300]" in difference
+
+
+def test_metrics_and_plots_can_be_shown(project: Project) -> None:
+    metrics = json.loads(project.run("dvc", "metrics", "show", "--json"))[""]["data"]
+    assert 0.5 < metrics["metrics/mlp/test.json"]["data"]["test_accuracy"] < 1
+    project.run("dvc", "plots", "show", "--out", "page", "confusion of mlp", "validation accuracy")
+    page = (project.folder / "page/index.html").read_text()
+    assert "val_accuracy" in page
+    assert "Ankle boot" in page
+
+
+def test_an_experiment_changes_a_key_of_hydra_and_metrics_diff_shows_it(project: Project) -> None:
+    project.run("dvc", "exp", "run", "--name", "narrow", "-S", "conf/model/mlp.yaml:hidden=[32]", "evaluate@mlp")
+    difference = json.loads(project.run("dvc", "metrics", "diff", "--json", "HEAD", "narrow"))["diff"]
+    assert difference["metrics/mlp/train.json"]["parameters"] == {"old": 101_770, "new": 25_450, "diff": -76_320}
+    assert "test_accuracy" in difference["metrics/mlp/test.json"]
+    project.run("git", "checkout", "--quiet", "--force", "HEAD")
+    project.run("dvc", "checkout", "--quiet")
+
+
+def test_evaluation_joins_the_run_that_trained_the_model(project: Project) -> None:
+    client = mlflow.MlflowClient(f"sqlite:///{project.folder}/mlflow.db")
+    runs = client.search_runs(["0"])
+    assert runs
+    assert all({"val_accuracy", "test_accuracy"} <= set(run.data.metrics) for run in runs)
+
+
+def test_outs_hold_nothing_of_the_run_or_the_machine(project: Project) -> None:
+    for file in [*(project.folder / "metrics").rglob("*.json"), project.folder / "data/fashion_mnist/dataset.json"]:
+        content = file.read_text()
+        assert str(project.folder) not in content
+        assert os.environ["FASHION_MNIST_DIR"] not in content

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import requests
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 DOCS = Path(__file__).parent
-SIZE = {"width": 1500, "height": 800}
+SIZE = ViewportSize(width=1500, height=800)
 
 
 def main() -> None:
@@ -45,10 +45,11 @@ def take_runs(page: Page, url: str, experiment: str) -> None:
     """The table of runs, with the metrics that people compare as columns."""
     page.goto(f"{url}/#/experiments/{experiment}/runs")
     page.get_by_text("Model training").first.click(timeout=60_000)
-    page.get_by_role("button", name="Close").click()
-    page.get_by_role("button", name="Columns").click()
+    page.get_by_role("button", name="Close", exact=True).click()
+    page.get_by_role("button", name="Columns", exact=True).click()
+    choices = page.locator("[data-radix-popper-content-wrapper]").last
     for column in ("Dataset", "Source", "Models", "test_accuracy", "test_loss", "val_accuracy"):
-        page.get_by_text(column, exact=True).last.click()
+        choices.get_by_text(column, exact=True).click()
     page.keyboard.press("Escape")
     settle(page)
     page.screenshot(path=DOCS / "mlflow_runs.png")

@@ -327,7 +327,6 @@ def test_an_address_that_is_none_counts_as_unreachable(address: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="there is no folder here in which not even root may write")
-@pytest.mark.xfail(raises=PermissionError, strict=True, reason="pooch's PermissionError passes through")
 def test_a_cache_that_cannot_be_written_is_refused_in_one_sentence(serve: Callable[..., Mirror]) -> None:
     with pytest.raises(UserError, match="cannot write to /sys/fashion-mnist"):
         download(DIGESTS, Path("/sys/fashion-mnist"), [serve().url], TIMEOUT)

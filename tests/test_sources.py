@@ -244,7 +244,6 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     assert list((tmp_path / "root").iterdir()) == []
 
 
-@pytest.mark.xfail(raises=OSError, strict=True, reason="sources.write guards its first steps only")
 @pytest.mark.usefixtures("full_disk")
 def test_a_full_disk_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot write"):

@@ -71,7 +71,7 @@ def is_intact(folder: Path) -> bool:
             load_part(folder, card, part)
     except UserError:
         return False
-    return True
+    return (folder / SAMPLES).is_file()
 
 
 def load_part(folder: Path, card: Card, part: str) -> np.ndarray:
@@ -124,13 +124,12 @@ def stratified(labels: np.ndarray, count: int) -> np.ndarray:
         A boolean mask (n,) with `count` true elements.
     """
     order = np.random.default_rng(0).permutation(len(labels))
-    # Shuffled, each example gets its place within its class as a fraction; the smallest fractions are in proportion.
-    fraction = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        fraction[members] = (np.arange(len(members)) + 0.5) / len(members)
+    classes, sizes = np.unique(labels, return_counts=True)
+    shares, remainders = np.divmod(count * sizes, len(labels))
+    shares[np.argsort(-remainders, kind="stable")[: count - shares.sum()]] += 1  # the largest remainders round up
     mask = np.zeros(len(labels), dtype=bool)
-    mask[np.argsort(fraction, kind="stable")[:count]] = True
+    for label, share in zip(classes, shares, strict=True):
+        mask[order[labels[order] == label][:share]] = True
     return mask
 
 

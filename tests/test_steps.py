@@ -85,7 +85,7 @@ def test_a_saved_model_is_a_plain_keras_model_without_optimizer(tiny: Compose, w
     config = tiny()
     model = build(config)
     saving.save(model, config.model_file)
-    loaded = saving.load(config.model_file, "mlp")
+    loaded = saving.load(config.model_file)
     assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
     assert all(np.array_equal(a, b) for a, b in zip(loaded.get_weights(), model.get_weights(), strict=True))
     assert config.model_file.stat().st_size < 4 * model.count_params() + 50_000
@@ -97,7 +97,7 @@ def test_a_file_that_is_no_model_is_refused(tiny: Compose, workplace: Path) -> N
     config.model_file.parent.mkdir(parents=True)
     config.model_file.write_bytes(b"not a model")
     with pytest.raises(UserError, match="is not a Keras model"):
-        saving.load(config.model_file, "mlp")
+        saving.load(config.model_file)
 
 
 def test_without_validation_all_images_are_learned_from(tiny: Compose, workplace: Path) -> None:

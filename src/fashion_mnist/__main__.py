@@ -22,9 +22,11 @@ def run(config: Config) -> None:
 
 def summarize(config: Config, metrics: Metrics, run_id: str) -> None:
     """Prints what came out, where it lies, and what to type next."""
-    from fashion_mnist.tracking import ui
+    from fashion_mnist.store import ui
 
     table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for row in (
         ("test accuracy", f"[bold]{metrics['test_accuracy']:.4f}[/bold]"),
         ("test loss", f"{metrics['test_loss']:.4f}"),

@@ -40,8 +40,8 @@ def main(job: Callable[[Config], Any]) -> None:
             return
         # Hydra would print a traceback of its own; asked for the full error, it lets us say it in one sentence.
         os.environ["HYDRA_FULL_ERROR"] = "1"
-        if {"-m", "--multirun"} & set(sys.argv[1:]):
-            check_sweep([argument for argument in sys.argv[1:] if not argument.startswith("-")])
+        if {argument for argument in sys.argv[1:] if argument.startswith("-")} <= {"-m", "--multirun"}:
+            check_all([argument for argument in sys.argv[1:] if not argument.startswith("-")])
         run_with_hydra(job)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
@@ -78,8 +78,8 @@ def run_with_hydra(job: Callable[[Config], Any]) -> None:
         raise failure[0]
 
 
-def check_sweep(arguments: list[str]) -> None:
-    """Checks every value of a sweep before its first job starts, so that none dies of a typing error hours later.
+def check_all(arguments: list[str]) -> None:
+    """Checks the configuration, and every value of a sweep, before anything starts or is written.
 
     Raises:
         UserError: a value is refused.
@@ -91,8 +91,7 @@ def check_sweep(arguments: list[str]) -> None:
         elif not override.is_sweep_override():  # intervals and globs are for the sweeper to resolve
             fixed.append(str(override.input_line))
     first = {key: values[0] for key, values in varied.items()}
-    jobs = [{**first, key: value} for key, values in varied.items() for value in values]
-    for job in jobs:
+    for job in [first, *({**first, key: value} for key, values in varied.items() for value in values[1:])]:
         compose([*fixed, *(f"{key}={value}" for key, value in job.items())])
 
 
@@ -148,7 +147,8 @@ def explain(error: BaseException) -> str | None:
             group, _, choice = (error.missing_cfg_file or "").rpartition("/")
             return f"{group} has no option '{choice}'; choose one of {', '.join(options)}."
         case OverrideParseException():
-            return f"cannot read '{error.override}': {str(error).splitlines()[0]}."
+            key = error.override.partition("=")[0]
+            return f"cannot read '{error.override}'; values with special characters need quotes: \"{key}='...'\"."
         case HydraException() if found := re.search(r"Could not override '([^']+)'", str(error)):
             return unknown_key(found[1])
         case HydraException() if found := re.search(r"Ambiguous value for argument '([^=]+)=([^']+)'", str(error)):

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config
+from fashion_mnist.errors import UserError
 from fashion_mnist.results import write_metrics, write_table
 from fashion_mnist.startup import import_tensorflow
 
@@ -27,11 +28,14 @@ def evaluate(config: Config, run_id: str | None = None) -> Metrics:
     Returns:
         Accuracy, loss (mean cross-entropy) and macro F1.
     """
-    from fashion_mnist import tracking
+    from fashion_mnist import store, tracking
     from fashion_mnist.data import load_test, read_card
     from fashion_mnist.sources import prepare
 
-    tracking.check(config.tracking)
+    if not config.model_file.is_file():
+        command = f"python -m fashion_mnist.train model={config.variant}"
+        raise UserError(f"there is no model in {config.model_file}; train it first: {command}")
+    store.check(config.tracking)
     folder = prepare(config.data, config.data_root)
     card = read_card(folder)
     test = load_test(folder, card)
@@ -39,7 +43,7 @@ def evaluate(config: Config, run_id: str | None = None) -> Metrics:
     import_tensorflow()
     from fashion_mnist import plots, saving
 
-    model = saving.load(config.model_file, config.variant)
+    model = saving.load(config.model_file)
     probabilities = model.predict(test.images, batch_size=1000, verbose=0)  # pyright: ignore[reportArgumentType]
     counts = confusion(test.labels, probabilities.argmax(axis=1), len(card.class_names))
     metrics = summarize(test.labels, probabilities, counts)
@@ -54,7 +58,8 @@ def evaluate(config: Config, run_id: str | None = None) -> Metrics:
     plots.write(plots.confusion_matrix(counts, names, title), output / "confusion_matrix.png")
     plots.write(plots.predictions(test, probabilities, names, title), output / "predictions.png")
     write_metrics(config.folder("metrics") / "test.json", metrics)
-    tracking.log_evaluation(config, card, metrics, output, run_id)
+    evaluated = tracking.log_evaluation(config, card, metrics, output, run_id)
+    tracking.label_step(config.tracking, f"evaluate {config.variant}", f"Recorded in run `{evaluated}`.")
     show(title, metrics, per_class)
     return metrics
 

@@ -11,13 +11,16 @@ from fashion_mnist.config import Config
 
 def fetch(config: Config) -> None:
     """Prepares the configured dataset in `data_root`, and says where it lies."""
+    from fashion_mnist import tracking
     from fashion_mnist.data import read_card
     from fashion_mnist.sources import prepare
 
     folder = prepare(config.data, config.data_root)
     card = read_card(folder)
     counts = " + ".join(f"{card.files[f'{split}_labels.npy']['shape'][0]:,} {split}" for split in ("train", "test"))
-    Console().print(f"{card.title}: {counts} images in {folder} (digest {card.digest}).", highlight=False)
+    summary = f"{card.title}: {counts} images in {folder} (digest {card.digest})."
+    Console().print(summary, highlight=False, soft_wrap=True)
+    tracking.label_step(config.tracking, f"fetch {card.name}", summary)
 
 
 if __name__ == "__main__":

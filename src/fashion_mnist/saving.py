@@ -41,13 +41,12 @@ def save(model: keras.Model, file: Path) -> keras.Model:
         undated.unlink(missing_ok=True)
 
 
-def load(file: Path, variant: str) -> keras.Model:
+def load(file: Path) -> keras.Model:
     """Loads a model that `save` wrote.
 
     Raises:
-        UserError: there is no such file, or it is not a Keras model.
+        UserError: it is not a Keras model.
     """
-    require(file, variant)
     try:
         model = keras.saving.load_model(file)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -55,9 +54,3 @@ def load(file: Path, variant: str) -> keras.Model:
         raise UserError(f"{file} is not a Keras model ({reason}); train it again.") from error
     assert isinstance(model, keras.Model)
     return model
-
-
-def require(file: Path, variant: str) -> None:
-    """Raises UserError where the model's file is missing."""
-    if not file.is_file():
-        raise UserError(f"there is no model in {file}; train it first: python -m fashion_mnist.train model={variant}")

@@ -1,5 +1,6 @@
 """The one place that imports TensorFlow first: late, since it takes seconds, and without its start-up chatter."""
 
+import logging
 import os
 import sys
 import tempfile
@@ -13,6 +14,7 @@ def import_tensorflow() -> None:
     if "tensorflow" in sys.modules:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # a sweep builds many models, and it warns of that
     sys.stderr.flush()
     standard_error = os.dup(2)
     with tempfile.TemporaryFile() as chatter:

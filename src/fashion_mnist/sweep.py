@@ -8,7 +8,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from fashion_mnist import tracking
+from fashion_mnist import store, tracking
 from fashion_mnist.config import TrackingConfig
 from fashion_mnist.errors import UserError
 
@@ -22,7 +22,7 @@ class SweepRun(Callback):
             return
         self.config = TrackingConfig(**OmegaConf.to_container(config.tracking, resolve=True))  # type: ignore[arg-type]
         try:
-            tracking.check(self.config)
+            store.check(self.config)
             self.run_id = tracking.open_sweep(self.config, list(config.hydra.overrides.task))
         except UserError as error:
             sys.exit(f"error: {error}")  # Hydra turns any other exception of a callback into a warning

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlparse
 
 import numpy as np
 from omegaconf import OmegaConf
@@ -29,38 +28,6 @@ MADE_UP = re.compile(r"[a-z]+-[a-z]+-\d+")  # MLflow names runs that nobody name
 REQUIREMENTS = ("keras", "tensorflow", "numpy")
 
 
-def check(config: TrackingConfig) -> None:
-    """Makes sure, before any work is done, that runs can be recorded.
-
-    Raises:
-        UserError: the tracking server does not answer, or the database's folder cannot be written.
-    """
-    address = urlparse(config.uri)
-    if address.scheme in ("http", "https"):
-        import requests
-
-        try:
-            requests.get(f"{config.uri.rstrip('/')}/health", timeout=config.timeout)
-        except requests.exceptions.SSLError:
-            pass  # it is there, and MLflow has settings of its own for certificates
-        except requests.RequestException as error:
-            raise UserError(
-                f"the tracking server {config.uri} does not answer ({type(error).__name__}); start it, or record in a "
-                "local database: tracking.uri=sqlite:///mlflow.db"
-            ) from error
-    elif address.scheme == "sqlite":
-        folder = Path(config.uri.removeprefix("sqlite:///") or ".").absolute().parent
-        if not (folder.is_dir() and os.access(folder, os.W_OK)):
-            raise UserError(
-                f"the tracking database needs the folder {folder}, which cannot be written; set tracking.uri."
-            )
-    elif address.scheme in ("", "file"):
-        raise UserError(
-            f"MLflow keeps no runs in plain folders any more; instead of '{config.uri}' use a database: "
-            "tracking.uri=sqlite:///mlflow.db"
-        )
-
-
 def connect(config: TrackingConfig) -> "MlflowClient":
     """A client of the configured store.
 
@@ -69,6 +36,7 @@ def connect(config: TrackingConfig) -> "MlflowClient":
     """
     import mlflow
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     for chatter in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.utils.uv_utils"):
         logging.getLogger(chatter).setLevel(logging.WARNING)
@@ -77,7 +45,7 @@ def connect(config: TrackingConfig) -> "MlflowClient":
         mlflow.set_tracking_uri(config.uri)
         client = mlflow.MlflowClient()
         client.search_experiments(max_results=1)
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         raise UserError(f"the tracking store {config.uri} refuses: {str(error).splitlines()[0]}") from error
     return client
 
@@ -182,6 +150,14 @@ def close_sweep(config: TrackingConfig, run_id: str, status: str) -> None:
     connect(config).set_terminated(run_id, status)
 
 
+def label_step(config: TrackingConfig, name: str, note: str) -> None:
+    """Names the run that `mlflow run` opens for a step which records nothing in a run of its own."""
+    if run_id := os.environ.get("MLFLOW_RUN_ID"):
+        client = connect(config)
+        client.set_tag(run_id, "mlflow.runName", name)
+        client.set_tag(run_id, "mlflow.note.content", note)
+
+
 def autolog() -> None:
     """Lets MLflow record every epoch's metrics and the optimizer's parameters by itself."""
     from mlflow import tensorflow
@@ -203,23 +179,28 @@ def log_training(run_id: str, config: Config, model: "keras.Model", examples: np
         examples: a few images, uint8 (n, 28, 28).
         samples: the picture of the dataset.
     """
+    import keras
     from mlflow import MlflowClient, tensorflow
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Schema, TensorSpec
 
     digest = lineage.file_digest(config.model_file)
-    tensorflow.log_model(
-        model,
-        name="model",
-        signature=ModelSignature(
-            Schema([TensorSpec(np.dtype(np.uint8), (-1, 28, 28))]),
-            Schema([TensorSpec(np.dtype(np.float32), (-1, 10))]),
-        ),
-        input_example=examples,
-        # Left to itself, MLflow imports TensorFlow once more in another process to find out the same.
-        pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
-        metadata={"model_digest": digest},
-    )
+    keras.config.disable_interactive_logging()  # MLflow tries the model out, and would show a progress bar for it
+    try:
+        tensorflow.log_model(
+            model,
+            name="model",
+            signature=ModelSignature(
+                Schema([TensorSpec(np.dtype(np.uint8), (-1, 28, 28))]),
+                Schema([TensorSpec(np.dtype(np.float32), (-1, 10))]),
+            ),
+            input_example=examples,
+            # Left to itself, MLflow imports TensorFlow once more in another process to find out the same.
+            pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
+            metadata={"model_digest": digest},
+        )
+    finally:
+        keras.config.enable_interactive_logging()
     client = MlflowClient()
     client.set_tag(run_id, "model_digest", digest)
     client.log_artifact(run_id, str(samples), "plots")
@@ -228,21 +209,20 @@ def log_training(run_id: str, config: Config, model: "keras.Model", examples: np
 
 def find_run(client: "MlflowClient", config: Config) -> "Run":
     """The latest run that trained the model in the variant's folder; a new one where there is none in this store."""
-    identifier = experiment(config.tracking, client)
     digest = lineage.file_digest(config.model_file)
-    found = client.search_runs(
-        [identifier], f"tags.model_digest = '{digest}'", order_by=["attributes.start_time DESC"], max_results=1
-    )
-    if found:
+    everywhere = [place.experiment_id for place in client.search_experiments()]
+    latest = ["attributes.start_time DESC"]
+    if found := client.search_runs(everywhere, f"tags.model_digest = '{digest}'", order_by=latest, max_results=1):
         return found[0]
     note = "Evaluation of a model that was trained elsewhere, or came from DVC's cache."
     tags = {"model_digest": digest, "variant": config.variant, "mlflow.note.content": note}
-    run = client.create_run(identifier, run_name=f"{config.variant} (evaluation only)", tags=tags)
+    place = experiment(config.tracking, client)
+    run = client.create_run(place, run_name=f"{config.variant} (evaluation only)", tags=tags)
     client.set_terminated(run.info.run_id)
     return run
 
 
-def log_evaluation(config: Config, card: Card, metrics: dict[str, float], folder: Path, run_id: str | None) -> None:
+def log_evaluation(config: Config, card: Card, metrics: dict[str, float], folder: Path, run_id: str | None) -> str:
     """Adds test metrics, pictures and tables to the run of the model that was evaluated.
 
     Args:
@@ -251,6 +231,9 @@ def log_evaluation(config: Config, card: Card, metrics: dict[str, float], folder
         metrics: to be logged.
         folder: pictures and tables.
         run_id: the run that trained the model; None to find it by the model's digest.
+
+    Returns:
+        The id of that run.
     """
     from mlflow.entities import Metric
 
@@ -262,11 +245,4 @@ def log_evaluation(config: Config, card: Card, metrics: dict[str, float], folder
     description = run.data.tags.get("mlflow.note.content", "").partition("\n\nTest accuracy")[0]
     result = f"Test accuracy {metrics['test_accuracy']:.4f}, loss {metrics['test_loss']:.4f} on {card.title}."
     client.set_tag(run.info.run_id, "mlflow.note.content", f"{description}\n\n{result}")
-
-
-def ui(config: TrackingConfig) -> str:
-    """What to type, or where to go, to see the runs in MLflow's UI."""
-    if config.uri.startswith("http"):
-        return config.uri
-    store = "" if config.uri == "sqlite:///mlflow.db" else f" --backend-store-uri {config.uri}"
-    return f"uv run mlflow ui{store} --workers 1, then open http://localhost:5000"
+    return run.info.run_id

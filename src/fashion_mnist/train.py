@@ -15,11 +15,11 @@ def train(config: Config) -> str:
     Returns:
         The id of the MLflow run.
     """
-    from fashion_mnist import tracking
+    from fashion_mnist import store, tracking
     from fashion_mnist.data import SAMPLES, load_training, read_card
     from fashion_mnist.sources import prepare
 
-    tracking.check(config.tracking)
+    store.check(config.tracking)
     folder = prepare(config.data, config.data_root)
     card = read_card(folder)
     training, validation = load_training(folder, card, config.data.validation)

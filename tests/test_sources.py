@@ -19,7 +19,7 @@ from conftest import needs_real_data
 from fashion_mnist.config import DataConfig
 from fashion_mnist.data import CARD, CLASS_NAMES, PARTS, SAMPLES, is_intact, load_part, read_card
 from fashion_mnist.errors import SourceUnavailableError, UserError
-from fashion_mnist.official import OFFICIAL
+from fashion_mnist.official import DIGEST, OFFICIAL
 from fashion_mnist.sources import prepare, replace_folder
 
 SYNTHETIC = DataConfig(name="synthetic", validation=100, train_images=300, test_images=60)
@@ -219,7 +219,14 @@ def test_the_official_files_become_the_four_arrays(real_root: Path) -> None:
 @needs_real_data
 def test_the_digest_of_the_real_dataset_is_the_same_everywhere(real_root: Path) -> None:
     """Tags of runs made elsewhere, and dvc.lock, rely on these bytes."""
-    assert read_card(real_root / "fashion_mnist").digest == "14c0a117097d609e"
+    assert read_card(real_root / "fashion_mnist").digest == DIGEST
+
+
+@needs_real_data
+def test_another_dataset_in_the_place_of_the_real_one_is_not_taken_for_it(prepared: Path, tmp_path: Path) -> None:
+    shutil.copytree(prepared, tmp_path / "fashion_mnist")
+    config = DataConfig(name="fashion_mnist", validation=5000, dir=os.environ["FASHION_MNIST_DIR"])
+    assert read_card(prepare(config, tmp_path)).title == "Fashion-MNIST"
 
 
 @needs_real_data

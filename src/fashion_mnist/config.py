@@ -55,6 +55,7 @@ ARGUMENTS: dict[str, Rule] = {
     "hidden": at_least(1),
     "filters": at_least(1),
     "kernel_size": between(1, 29),
+    "dropout": between(0, 1),
     "activation": one_of(ACTIVATIONS),
     "learning_rate": POSITIVE,
     "beta_1": between(0, 1),

@@ -32,13 +32,17 @@ def mlp(name: str, hidden: Sequence[int], activation: str) -> keras.Model:
     )
 
 
-def cnn(name: str, filters: Sequence[int], kernel_size: int, hidden: Sequence[int], activation: str) -> keras.Model:
+def cnn(
+    name: str, filters: Sequence[int], kernel_size: int, dropout: float, hidden: Sequence[int], activation: str
+) -> keras.Model:
     """Blocks of one convolution and one pooling, after LeNet-5 (LeCun et al., 1998, https://doi.org/10.1109/5.726791).
 
     Args:
         name: the model's name.
         filters: filters of each block; the first of at most four halves the image's side, and so does each other.
         kernel_size: side of the square kernels, in pixels.
+        dropout: share of features dropped after the blocks in training (Srivastava et al., 2014,
+            https://jmlr.org/papers/v15/srivastava14a.html).
         hidden: neurons of each hidden layer after the blocks.
         activation: of the convolutional and hidden layers.
     """
@@ -51,6 +55,7 @@ def cnn(name: str, filters: Sequence[int], kernel_size: int, hidden: Sequence[in
             layers.Reshape((*IMAGE_SHAPE, 1)),
             *blocks,
             layers.Flatten(),
+            layers.Dropout(dropout),
             *(layers.Dense(neurons, activation) for neurons in hidden),
             layers.Dense(CLASSES, "softmax"),
         ],

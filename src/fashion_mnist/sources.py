@@ -16,7 +16,7 @@ from rich.panel import Panel
 from fashion_mnist.config import DataConfig
 from fashion_mnist.data import CARD, CLASS_NAMES, PARTS, SAMPLES, Arrays, Split, is_intact, read_card
 from fashion_mnist.errors import SourceUnavailableError, UserError
-from fashion_mnist.official import HOME, official_arrays
+from fashion_mnist.official import DIGEST, HOME, official_arrays
 from fashion_mnist.synthetic import generate
 
 
@@ -48,7 +48,7 @@ def prepare(config: DataConfig, root: str | Path) -> Path:
 def prepare_official(config: DataConfig, root: Path) -> Path:
     """Prepares the real 70,000 images as `root/fashion_mnist`."""
     folder = root / "fashion_mnist"
-    if not is_intact(folder):
+    if not is_intact(folder) or read_card(folder).digest != DIGEST:
         card = {"name": "fashion_mnist", "source": HOME, "license": "MIT, Copyright 2017 Zalando SE"}
         write(folder, official_arrays(config), card)
     return folder

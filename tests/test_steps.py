@@ -59,7 +59,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(variant: str, t
     assert first != other
 
 
-@pytest.mark.parametrize(("variant", "parameters"), [("mlp", 101_770), ("mlp_wide", 407_050)])
+@pytest.mark.parametrize(("variant", "parameters"), [("mlp", 101_770), ("mlp_wide", 407_050), ("cnn", 421_642)])
 def test_models_have_the_parameters_their_files_promise(variant: str, parameters: int, tiny: Compose) -> None:
     assert build(tiny(f"model={variant}")).count_params() == parameters
     assert f"{parameters:,} parameters" in (ROOT / f"conf/model/{variant}.yaml").read_text()

@@ -32,16 +32,19 @@ def train(config: Config) -> str:
     with tracking.training_run(config, card, lineage.tags(config, card)) as run_id:
         history = fit(model, training, validation, config)
         saved = saving.save(model, config.model_file)
-        last = {name: values[-1] for name, values in history.items()}
-        write_metrics(config.folder("metrics") / "train.json", last | {"parameters": model.count_params()})
-        epochs = [dict(zip(history, values, strict=True)) for values in zip(*history.values(), strict=True)]
-        write_table(
-            config.folder("plots") / "history.csv", [{"epoch": n} | row for n, row in enumerate(epochs, start=1)]
-        )
+        last_epoch = {name: values[-1] for name, values in history.items()}
+        write_metrics(config.folder("metrics") / "train.json", last_epoch | {"parameters": model.count_params()})
+        write_table(config.folder("plots") / "history.csv", by_epoch(history))
         title = f"{config.variant} on {card.title}, seed {config.seed}"
         plots.write(plots.learning_curves(history, title), config.folder("plots") / "learning_curves.png")
         tracking.log_training(run_id, config, saved, training.images[:3], folder / SAMPLES)
     return run_id
+
+
+def by_epoch(history: dict[str, list[float]]) -> list[dict[str, float]]:
+    """Turns a list for each metric into a row for each epoch, counted from 1."""
+    columns = {"epoch": range(1, len(history["loss"]) + 1), **history}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from fashion_mnist import saving
 from fashion_mnist.config import Config
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluate import confusion, evaluate, per_class_table, summarize
+from fashion_mnist.fetch import fetch
 from fashion_mnist.fit import build
 from fashion_mnist.lineage import config_digest, file_digest
 from fashion_mnist.train import train
@@ -236,6 +237,21 @@ def test_the_run_of_mlflow_run_is_continued(tiny: Compose, monkeypatch: pytest.M
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
     assert train(config) == given.run_id
     assert client.get_run(given.run_id).info.run_name == "my own name"
+
+
+def test_the_run_that_mlflow_opens_for_a_single_step_says_what_it_is(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny()
+    trained = train(config)
+    client = mlflow.MlflowClient(config.tracking.uri)
+    for step, name in ((fetch, "fetch synthetic"), (evaluate, "evaluate mlp")):
+        run_id = client.create_run("0").info.run_id
+        monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+        step(config)
+        assert client.get_run(run_id).info.run_name == name
+    assert trained in client.get_run(run_id).data.tags["mlflow.note.content"]
+    assert "test_accuracy" in client.get_run(trained).data.metrics
 
 
 def test_the_configuration_digest_ignores_where_results_go(tiny: Compose) -> None:

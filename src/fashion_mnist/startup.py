@@ -15,6 +15,7 @@ def import_tensorflow() -> None:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # a sweep builds many models, and it warns of that
+    logging.getLogger("absl").setLevel(logging.WARNING)
     sys.stderr.flush()
     standard_error = os.dup(2)
     with tempfile.TemporaryFile() as chatter:

@@ -2,7 +2,8 @@
 
     uv run --group docs python docs/screenshots.py --store sqlite:///mlflow.db
 
-Needs runs in the store, `plots/<variant>/test/predictions.png` (`dvc repro` makes it) and a Chromium on the machine.
+Needs finished runs in the store, `plots/<variant>/test/predictions.png` (`dvc repro` makes it) and a Chromium on the
+machine. Written for the pages of MLflow 3.17.
 """
 
 import argparse
@@ -16,10 +17,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import requests
-from playwright.sync_api import Page, ViewportSize, sync_playwright
+from mlflow import MlflowClient
+from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
 
 DOCS = Path(__file__).parent
-SIZE = ViewportSize(width=1500, height=800)
+SIZE = ViewportSize(width=1500, height=860)  # a sweep with fifteen children just fits
+PATIENCE = 120.0  # seconds that the server, or an element of its pages, may take to appear
+
+TRAINING = "workflowType=machine_learning"  # what the switch "Model training" in the upper left adds to addresses
+HIDDEN = ["Dataset", "Source", "Models"]  # columns that MLflow shows unless told otherwise
+SHOWN = ["test_accuracy", "test_loss", "val_accuracy"]  # metrics to show in their place
 
 
 def main() -> None:
@@ -35,37 +42,57 @@ def main() -> None:
     shutil.copy(arguments.predictions, DOCS / "predictions.png")
     with mlflow_ui(arguments.store) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_program, args=["--no-sandbox"])
-        page = browser.new_page(viewport=SIZE, device_scale_factor=1)
+        page = browser.new_page(viewport=SIZE)
+        page.set_default_timeout(PATIENCE * 1000)
+        expect.set_options(timeout=PATIENCE * 1000)
         take_runs(page, url, arguments.experiment)
         take_run(page, url, arguments.experiment)
         browser.close()
 
 
 def take_runs(page: Page, url: str, experiment: str) -> None:
-    """The table of runs, with the metrics that people compare as columns."""
-    page.goto(f"{url}/#/experiments/{experiment}/runs")
-    page.get_by_text("Model training").first.click(timeout=60_000)
-    page.get_by_role("button", name="Close", exact=True).click()
+    """The table of runs, newest first, with the children of sweeps and the metrics that people compare."""
+    page.goto(f"{url}/#/experiments/{experiment}/runs?{TRAINING}&orderByKey=attributes.start_time&orderByAsc=false")
+    page.get_by_role("button", name="Close", exact=True).click()  # the assistant, open on the first visit
+    rows = page.locator(".ag-pinned-left-cols-container .ag-row")
+    rows.first.wait_for()  # before its rows are there, the table offers no metrics as columns
+
+    unfold = rows.locator("[col-id*='Run Name'] button")  # only parents have one
+    table = page.locator("[aria-rowcount]")
+    for parent in reversed(range(unfold.count())):
+        folded = table.get_attribute("aria-rowcount") or ""
+        unfold.nth(parent).click()
+        expect(table).not_to_have_attribute("aria-rowcount", folded)
+
     page.get_by_role("button", name="Columns", exact=True).click()
-    choices = page.locator("[data-radix-popper-content-wrapper]").last
-    for column in ("Dataset", "Source", "Models", "test_accuracy", "test_loss", "val_accuracy"):
-        choices.get_by_text(column, exact=True).click()
+    for column in HIDDEN + SHOWN:
+        page.get_by_test_id("column-selector-tree").get_by_title(column, exact=True).click()
     page.keyboard.press("Escape")
-    settle(page)
-    page.screenshot(path=DOCS / "mlflow_runs.png")
+    for column in ["Run Name", *SHOWN]:  # a double click on its right edge makes a column as wide as its content
+        page.locator(f".ag-header-cell[col-id*='{column}'] .ag-header-cell-resize").dblclick()
+    take(page, "mlflow_runs.png")
 
 
 def take_run(page: Page, url: str, experiment: str) -> None:
-    """The curves of the run that the table lists first."""
-    link = page.locator(f"a[href*='/experiments/{experiment}/runs/']").first.get_attribute("href")
-    page.goto(f"{url}/{link}")
-    settle(page)
-    page.screenshot(path=DOCS / "mlflow_run.png")
+    """What the best run carries: description, metrics, parameters, dataset and tags."""
+    best = MlflowClient(url).search_runs(
+        [experiment], "attributes.status = 'FINISHED'", order_by=["metrics.test_accuracy DESC"], max_results=1
+    )
+    if not best:
+        sys.exit(f"error: experiment {experiment} has no finished run to show.")
+    page.goto(f"{url}/#/experiments/{experiment}/runs/{best[0].info.run_id}?{TRAINING}")
+    for part in ("Description", "Metrics (", "Parameters (", "Tags"):
+        page.get_by_text(part).first.wait_for()
+    take(page, "mlflow_run.png")
 
 
-def settle(page: Page) -> None:
-    """Gives charts and columns the time to be drawn; the page never falls silent, since it keeps refreshing itself."""
-    page.wait_for_timeout(5_000)
+def take(page: Page, name: str) -> None:
+    """Photographs the page with nothing focused or pointed at, a moment later, when nothing moves any more."""
+    page.mouse.move(0, 0)
+    page.evaluate("document.activeElement.blur()")
+    page.wait_for_timeout(2_000)
+    page.screenshot(path=DOCS / name)
+    print(DOCS / name)
 
 
 @contextmanager
@@ -77,15 +104,16 @@ def mlflow_ui(store: str) -> Iterator[str]:
     command = ["mlflow", "ui", "--backend-store-uri", store, "--port", str(port), "--workers", "1"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + PATIENCE
     try:
-        for _ in range(150):
+        while True:
             try:
                 requests.get(f"{url}/health", timeout=2).raise_for_status()
                 break
             except requests.RequestException:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    sys.exit(f"error: mlflow ui over {store} does not start.")
                 time.sleep(0.4)
-        else:
-            sys.exit(f"error: mlflow ui over {store} does not start.")
         yield url
     finally:
         process.terminate()

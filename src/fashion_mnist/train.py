@@ -3,6 +3,8 @@
 Fetches the dataset first when it is missing. `-m` with several values trains every combination, as a sweep.
 """
 
+from rich.console import Console
+
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config
 from fashion_mnist.results import write_metrics, write_table
@@ -38,6 +40,9 @@ def train(config: Config) -> str:
         title = f"{config.variant} on {card.title}, seed {config.seed}"
         plots.write(plots.learning_curves(history, title), config.folder("plots") / "learning_curves.png")
         tracking.log_training(run_id, config, saved, training.images[:3], folder / SAMPLES)
+    Console().print(
+        f"{config.variant}: model in {config.model_file}, MLflow run {run_id}", highlight=False, soft_wrap=True
+    )
     return run_id
 
 

@@ -117,17 +117,49 @@ def test_evaluation_of_a_model_from_elsewhere_gets_a_run_of_its_own(tiny: Compos
     assert run.data.tags["model_digest"] == file_digest(config.model_file)
 
 
-def test_a_failed_training_leaves_a_failed_run_and_no_model(
-    tiny: Compose, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_training_leaves_a_failed_run(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr("fashion_mnist.saving.save", broken)
+    monkeypatch.setattr("fashion_mnist.tracking.log_training", broken)
     with pytest.raises(RuntimeError, match="out of luck"):
         train(tiny())
     assert [run.info.status for run in all_runs()] == ["FAILED"]
+
+
+def test_a_training_that_diverges_is_a_failure_and_leaves_no_model(tiny: Compose, workplace: Path) -> None:
+    with pytest.raises(UserError, match=r"diverged.*optimizer\.learning_rate"):
+        train(tiny("optimizer.learning_rate=1e30"))
+    assert [run.info.status for run in all_runs()] == ["FAILED"]
     assert not list(workplace.rglob("*.keras"))
+
+
+@pytest.mark.parametrize("kind", ["models", "metrics", "plots"])
+def test_a_results_folder_that_cannot_be_written_is_refused_before_training(
+    kind: str, tiny: Compose, workplace: Path
+) -> None:
+    (workplace / kind).touch()
+    with pytest.raises(UserError, match=f"cannot write to {kind}/mlp.*output_dir="):
+        train(tiny())
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    assert not all_runs()
+
+
+def test_evaluation_on_other_data_does_not_touch_the_run_of_the_training(tiny: Compose, tmp_path: Path) -> None:
+    run_id = train(tiny())
+    evaluate(tiny("data.drawing_seed=9", f"data_root={tmp_path}/other"))
+    runs = {run.info.run_id: run for run in all_runs()}
+    assert "test_accuracy" not in runs.pop(run_id).data.metrics
+    assert [run.info.run_name for run in runs.values()] == ["mlp (evaluation only)"]
+
+
+def test_a_sweep_of_evaluations_takes_the_models_where_they_are(tiny: Compose, tiny_data: Path) -> None:
+    train(tiny("trainer.epochs=1"))
+    train(tiny("model=mlp_wide", "trainer.epochs=1"))
+    process = run_step("-m", *TINY, f"data_root={tiny_data}", "model=mlp,mlp_wide", step="evaluate")
+    assert process.returncode == 0, process.stderr
+    assert all("test_accuracy" in run.data.metrics for run in all_runs())
+    assert len(all_runs()) == 2
 
 
 def test_ctrl_c_marks_the_run_as_killed(workplace: Path, tiny_data: Path) -> None:

@@ -1,6 +1,5 @@
 """The command line of every step: what people type becomes a checked `Config`, and errors become one sentence."""
 
-import difflib
 import os
 import re
 import sys
@@ -17,13 +16,19 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fashion_mnist.config import CONF, Config, checked
+from fashion_mnist.config import CONF, Config, checked, unknown_key
 from fashion_mnist.errors import UserError
 
-FLAGS_WITH_VALUE = {"--cfg", "--package", "--config-path", "--config-name", "--config-dir", "--experimental-rerun"}
+FLAGS_WITH_VALUE = {
+    "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
+    "--experimental-rerun",
+}  # fmt: skip
 FLAGS = FLAGS_WITH_VALUE | {
     "--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", "--shell-completion", "--info",
 }  # fmt: skip
+
+
+TRAINING_STEPS = ("__main__", "train")
 
 
 def main(job: Callable[[Config], Any]) -> None:
@@ -40,7 +45,8 @@ def main(job: Callable[[Config], Any]) -> None:
             return
         # Hydra would print a traceback of its own; asked for the full error, it lets us say it in one sentence.
         os.environ["HYDRA_FULL_ERROR"] = "1"
-        if {argument for argument in sys.argv[1:] if argument.startswith("-")} <= {"-m", "--multirun"}:
+        flags = {argument.partition("=")[0] for argument in sys.argv[1:] if argument.startswith("-")}
+        if flags <= {"-m", "--multirun", "-r", "--run"}:  # others only print, or bring configurations of their own
             check_all([argument for argument in sys.argv[1:] if not argument.startswith("-")])
         run_with_hydra(job)
     except KeyboardInterrupt:
@@ -63,7 +69,7 @@ def run_with_hydra(job: Callable[[Config], Any]) -> None:
         try:
             config = checked(composed, dict(hydra_config.runtime.choices))
             config.overrides = list(hydra_config.overrides.task)
-            if in_sweep and config.output_dir is None:
+            if in_sweep and config.output_dir is None and step_of(job) in TRAINING_STEPS:
                 # The jobs of a sweep often share a variant, and must not overwrite each other's model.
                 config.output_dir = str(Path(hydra_config.runtime.output_dir))
             return job(config)
@@ -72,10 +78,15 @@ def run_with_hydra(job: Callable[[Config], Any]) -> None:
                 raise
             failure.append(error)  # raised below: Hydra would precede the sentence with a line of its own
 
-    task.__module__ = job.__module__  # Hydra names its log file after the step
+    task.__module__ = f"fashion_mnist.{step_of(job)}"  # Hydra names the job and its log file after it
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     if failure:
         raise failure[0]
+
+
+def step_of(job: Callable[..., Any]) -> str:
+    """The name of the module that a step lives in; run with `python -m`, it only says `__main__` of itself."""
+    return Path(str(sys.modules[job.__module__].__file__)).stem
 
 
 def check_all(arguments: list[str]) -> None:
@@ -117,25 +128,28 @@ def as_overrides(arguments: Iterable[str]) -> list[str]:
     `mlflow run . -P key=value` hands every parameter that MLproject does not declare over as `--key value`
     (https://github.com/mlflow/mlflow/issues/4390).
 
+    Returns:
+        Flags first, since Hydra takes none between overrides.
+
     Raises:
         UserError: an option has no value.
     """
-    overrides, rest = [], list(arguments)
+    flags, overrides, rest = [], [], list(arguments)
     while rest:
         argument = rest.pop(0)
         name, equals, value = argument.partition("=")
         follows_a_value = bool(rest) and not rest[0].startswith("-") and "=" not in rest[0]
         if not argument.startswith("--") or (name in FLAGS and not (name == "--run" and follows_a_value)):
-            overrides.append(argument)
+            (flags if argument.startswith("-") else overrides).append(argument)
             if name in FLAGS_WITH_VALUE and not equals and rest:
-                overrides.append(rest.pop(0))
+                flags.append(rest.pop(0))
         elif equals:
             overrides.append(f"{name[2:]}={value}")
         elif rest and not rest[0].startswith("--"):
             overrides.append(f"{name[2:]}={rest.pop(0)}")
         else:
             raise UserError(f"{name} needs a value: {name} VALUE or {name[2:]}=VALUE; --help lists the keys.")
-    return overrides
+    return flags + overrides
 
 
 def explain(error: BaseException) -> str | None:
@@ -147,15 +161,20 @@ def explain(error: BaseException) -> str | None:
             group, _, choice = (error.missing_cfg_file or "").rpartition("/")
             return f"{group} has no option '{choice}'; choose one of {', '.join(options)}."
         case OverrideParseException():
-            key = error.override.partition("=")[0]
+            key, equals, _ = error.override.partition("=")
+            if not equals:
+                return f"'{key}' has no value: write {key}=VALUE; --help lists the keys."
             return f"cannot read '{error.override}'; values with special characters need quotes: \"{key}='...'\"."
         case HydraException() if found := re.search(r"Could not override '([^']+)'", str(error)):
-            return unknown_key(found[1])
+            return str(unknown_key(found[1]))
         case HydraException() if found := re.search(r"Ambiguous value for argument '([^=]+)=([^']+)'", str(error)):
             key, values = found.groups()
-            return f"{key} got several values: write {key}=[{values}] for a list, or add -m for a sweep over them."
+            as_list = f"write {key}=[{values}] for a list, or " if "." in key else ""
+            return f"{key} got several values: {as_list}add -m for a sweep over them."
         case HydraException():
             return " ".join(str(error).split())
+        case ValueError() if "Config group override" in str(error):
+            return "a group such as model or data takes the name of one of its options; --help lists them."
         case OmegaConfBaseException():
             return f"{error.full_key or 'the configuration'}: {str(error).splitlines()[0]}."
         case OSError(filename=str() as filename):
@@ -165,42 +184,28 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-def unknown_key(key: str) -> str:
-    """Names the key that does not exist, and the near one that does."""
-    near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.5)
-    hint = f" did you mean {near[0]}?" if near else ""
-    return f"there is no key '{key}';{hint} --help lists all keys."
-
-
-def known_keys() -> list[str]:
-    """Every key that can be set: groups, their keys, and the top level, such as `trainer` and `trainer.epochs`."""
-    keys = []
-    for file in sorted(CONF.rglob("*.yaml")):
-        group = file.parent.relative_to(CONF).as_posix()
-        if group == "experiment":
-            continue
-        names = [str(name) for name in OmegaConf.load(file) if name not in ("defaults", "_target_", "hydra")]
-        keys += names if group == "." else [group, *(f"{group}.{name}" for name in names)]
-    return sorted(set(keys))
-
-
 def help_text(job: Callable[..., Any]) -> str:
     """What the step does, the options of every group, and every key with its comment, read from conf/ itself."""
-    module = sys.modules[job.__module__]
-    stem = Path(str(module.__file__)).stem
-    step = "fashion_mnist" if stem == "__main__" else f"fashion_mnist.{stem}"
-    lines = [str(module.__doc__).strip(), "", f"usage: python -m {step} [key=value | --key value ...]"]
-    groups, keys = ["", "Groups, each with its options; the default comes first:"], ["", "Keys, with their defaults:"]
+    step = step_of(job)
+    module = "fashion_mnist" if step == "__main__" else f"fashion_mnist.{step}"
+    lines = [
+        str(sys.modules[job.__module__].__doc__).strip(),
+        "",
+        f"usage: python -m {module} [key=value | --key value ...]",
+    ]
+    groups, keys = ["", "Groups, each with its options:"], ["", "Keys, with their defaults:"]
     keys += commented_keys(CONF / "config.yaml", "")
     for group, default, comment in re.findall(
         r"^  - (\w+): (\w+)\s*# (.*)$", (CONF / "config.yaml").read_text(), flags=re.MULTILINE
     ):
-        options = sorted(
-            (file.stem for file in (CONF / group).glob("*.yaml")), key=lambda name: (name != default, name)
-        )
-        groups.append(f"  {group:<11} {' | '.join(options):<40} {comment}")
-        if default != "null":
-            keys += ["", *commented_keys(CONF / group / f"{default}.yaml", f"{group}.")]
+        files = sorted((CONF / group).glob("*.yaml"), key=lambda file: (file.stem != default, file.stem))
+        options = [f"{file.stem} (default)" if file.stem == default else file.stem for file in files]
+        groups.append(f"  {group:<11} {' | '.join(options):<48} {comment}")
+        shown: set[str] = set()
+        for file in files if group != "experiment" else []:
+            new = [line for line in commented_keys(file, f"{group}.") if line.split()[0] not in shown]
+            shown |= {line.split()[0] for line in new}
+            keys += ["", *new] if file.stem == default else [f"{line} ({group}={file.stem})" for line in new]
     lines += groups + keys
     lines += ["", "A sweep: -m seed=0,1,2   The composed configuration: --cfg job   Hydra's own flags: --hydra-help"]
     return "\n".join(lines) + "\n"
@@ -214,6 +219,6 @@ def commented_keys(file: Path, prefix: str) -> list[str]:
     lines = []
     for key, comment in comments:
         value = "null" if values[key] is None else str(values[key])
-        value = re.sub(r"\$\{oc\.env:(\w+).*\}", r"$\1", value)
-        lines.append(f"  {prefix + key:<24} {value if len(value) < 24 else value[:20] + '...':<24} {comment}")
+        value = re.sub(r"\$\{oc\.env:(\w+),(.*)\}", r"$\1 or \2", value).replace(" or null", "")
+        lines.append(f"  {prefix + key:<24} {value if len(value) < 53 else value[:20] + '...':<24} {comment}")
     return lines

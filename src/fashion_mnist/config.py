@@ -6,18 +6,22 @@ itself is the schema of the types, and `ARGUMENTS` holds the ranges of the names
 """
 
 import dataclasses
+import difflib
 import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from fashion_mnist.errors import UserError
 
-CONF = Path(__file__).parents[2] / "conf"
+ROOT = Path(__file__).parents[2]
+CONF = ROOT / "conf"
+GROUPS = ("data", "model", "optimizer", "trainer", "tracking")
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softplus")
 
 
@@ -45,9 +49,10 @@ def one_of(choices: tuple[str, ...]) -> Rule:
 
 
 POSITIVE = Rule("above 0", lambda value: 0 < value < float("inf"))
+SECONDS = Rule("above 0 and at most 3600", lambda value: 0 < value <= 3600)
 A_NAME = Rule(
-    "a name of letters, digits, '_', '-' and '.', since files are named after it",
-    lambda value: re.fullmatch(r"[A-Za-z0-9_][\w.\-]*", value) is not None,
+    "a name of at most 100 letters, digits, '_', '-' and '.', since files are named after it",
+    lambda value: re.fullmatch(r"[A-Za-z0-9_][\w.\-]{,99}", value) is not None,
 )
 
 ARGUMENTS: dict[str, Rule] = {
@@ -77,9 +82,9 @@ class DataConfig:
     validation: int = ruled(between(0, 60_000))
     dir: str | None = None
     mirrors: list[str] = field(default_factory=list)
-    timeout: float = field(default=5.0, metadata={"rule": POSITIVE})
-    train_images: int = field(default=12_000, metadata={"rule": at_least(10)})
-    test_images: int = field(default=2_000, metadata={"rule": at_least(10)})
+    timeout: float = field(default=5.0, metadata={"rule": SECONDS})
+    train_images: int = field(default=12_000, metadata={"rule": between(10, 1_000_001)})
+    test_images: int = field(default=2_000, metadata={"rule": between(10, 1_000_001)})
     drawing_seed: int = field(default=0, metadata={"rule": between(0, 2**32)})
 
 
@@ -87,8 +92,8 @@ class DataConfig:
 class TrainerConfig:
     """conf/trainer/*.yaml: how long, and in which batches."""
 
-    epochs: int = ruled(at_least(1))
-    batch_size: int = ruled(at_least(1))
+    epochs: int = ruled(between(1, 1_000_001))
+    batch_size: int = ruled(between(1, 60_001))
 
 
 @dataclass
@@ -98,7 +103,7 @@ class TrackingConfig:
     uri: str
     experiment: str
     run_name: str | None
-    timeout: float = ruled(POSITIVE)
+    timeout: float = ruled(SECONDS)
 
 
 @dataclass
@@ -130,6 +135,22 @@ class Config:
         """Where results of a kind (`models`, `metrics` or `plots`) of this variant lie."""
         return Path(self.output_dir or ".") / kind / self.variant
 
+    def make_folders(self) -> None:
+        """Makes the folders of all results, so that what cannot be written is known before training.
+
+        Raises:
+            UserError: a folder cannot be written.
+        """
+        for kind in ("models", "metrics", "plots"):
+            folder = self.folder(kind)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=folder).close()
+            except OSError as error:
+                raise UserError(
+                    f"cannot write to {folder} ({error.strerror}); choose another: output_dir=..."
+                ) from error
+
     @property
     def model_file(self) -> Path:
         """The trained model, in Keras's own format."""
@@ -146,18 +167,26 @@ def checked(composed: DictConfig, choices: dict[str, str]) -> Config:
     Raises:
         UserError: a value has the wrong type or is out of range.
     """
+    for group in GROUPS:
+        if group not in choices:  # Hydra would merge a list of options
+            raise UserError(f"{group} takes one option; to try several one after another, use -m.")
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed))
+    except ConfigKeyError as error:
+        raise unknown_key(str(error.full_key)) from error
     except OmegaConfBaseException as error:
         reason = (error.msg or str(error)).split("\n")[0].rstrip(".")
         raise UserError(f"{error.full_key or 'the configuration'}: {reason}.") from error
     assert isinstance(config, Config)
     check_ranges(config)
+    config.data_root = str(Path(config.data_root).expanduser())
     for group in ("model", "optimizer"):
         example_file = CONF / group / f"{choices.get(group)}.yaml"
         example = OmegaConf.to_container(OmegaConf.load(example_file)) if example_file.is_file() else {}
         assert isinstance(example, dict)
         for key, value in getattr(config, group).items():
+            if example and key not in example:
+                raise unknown_key(f"{group}.{key}")
             check_argument(f"{group}.{key}", value, example.get(key, value), ARGUMENTS.get(key))
     return config
 
@@ -199,3 +228,30 @@ def type_name(example: Any) -> str:
     """The type of a value in words."""
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
     return names.get(type(example), f"a {type(example).__name__}")
+
+
+def unknown_key(key: str) -> UserError:
+    """The error for a key that does not exist: names the near one that does, or the option that has it."""
+    known = known_keys()
+    if key in known:
+        group, _, name = key.partition(".")
+        having = [file.stem for file in sorted((CONF / group).glob("*.yaml")) if name in OmegaConf.load(file)]
+        return UserError(
+            f"the chosen option of {group} has no key '{name}'; it belongs to {group}={' | '.join(having)}."
+        )
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f" did you mean {near[0]}?" if near else ""
+    return UserError(f"there is no key '{key}';{hint} --help lists all keys.")
+
+
+def known_keys() -> list[str]:
+    """Every key that can be set: groups, their keys, and the top level, such as `trainer` and `trainer.epochs`."""
+    keys = {"experiment"}
+    for file in CONF.rglob("*.yaml"):
+        group = file.parent.relative_to(CONF).as_posix()
+        names = [str(name) for name in OmegaConf.load(file) if name not in ("defaults", "_target_", "hydra")]
+        if group == ".":
+            keys |= set(names)
+        elif group in GROUPS:
+            keys |= {group, *(f"{group}.{name}" for name in names)}
+    return sorted(keys)

@@ -33,9 +33,10 @@ def evaluate(config: Config, run_id: str | None = None) -> Metrics:
     from fashion_mnist.sources import prepare
 
     if not config.model_file.is_file():
-        command = f"python -m fashion_mnist.train model={config.variant}"
+        command = " ".join(["python -m fashion_mnist.train", *config.overrides])
         raise UserError(f"there is no model in {config.model_file}; train it first: {command}")
-    store.check(config.tracking)
+    store.check(config.tracking, config.overrides)
+    config.make_folders()
     folder = prepare(config.data, config.data_root)
     card = read_card(folder)
     test = load_test(folder, card)

@@ -1,6 +1,8 @@
 """Training: seeds, the compiled model, the loop over epochs."""
 
 import contextlib
+import math
+import re
 import signal
 import sys
 from types import FrameType
@@ -41,7 +43,8 @@ def create(section: dict[str, Any], group: str) -> Any:
     try:
         return instantiate(OmegaConf.create(section), _convert_="all")
     except Exception as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        reason = " ".join(re.sub(r"\x1b\[\d+m", "", str(error.__cause__ or error)).split())
+        reason = reason.partition("Arguments received")[0].strip()  # Keras goes on with a dump of the call
         raise UserError(f"{group}: {section.get('_target_')} refuses its arguments: {reason}") from error
 
 
@@ -53,6 +56,9 @@ def fit(model: keras.Model, training: Split, validation: Split, config: Config) 
         training: images to learn from.
         validation: images to validate on after each epoch; may be empty.
         config: epochs and batch size.
+
+    Raises:
+        UserError: the training diverged.
     """
     with Interruptible() as interruptible:
         fitted = model.fit(
@@ -66,7 +72,13 @@ def fit(model: keras.Model, training: Split, validation: Split, config: Config) 
             # The bar that moves is for people; a log file gets one line an epoch.
             verbose=1 if sys.stdout.isatty() else 2,  # pyright: ignore[reportArgumentType]
         )
-    return {name: [float(value) for value in values] for name, values in fitted.history.items()}
+    history = {name: [float(value) for value in values] for name, values in fitted.history.items()}
+    if not math.isfinite(history["loss"][-1]):
+        first = next(epoch for epoch, loss in enumerate(history["loss"], start=1) if not math.isfinite(loss))
+        raise UserError(
+            f"training diverged: the loss is not a number from epoch {first} on; lower optimizer.learning_rate."
+        )
+    return history
 
 
 class Interruptible(keras.callbacks.Callback):

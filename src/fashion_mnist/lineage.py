@@ -9,10 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fashion_mnist.config import Config
+from fashion_mnist.config import ROOT, Config
 from fashion_mnist.data import Card
-
-ROOT = Path(__file__).parents[2]
 
 
 def tags(config: Config, card: Card) -> dict[str, str]:
@@ -60,9 +58,10 @@ def run_name(config: Config, card: Card) -> str:
 def note(config: Config, card: Card, tags: dict[str, str]) -> str:
     """The description that the UI shows at the top of the run, in Markdown."""
     dirty = " with uncommitted changes" if tags["git_dirty"] == "true" else ""
+    epochs = f"{config.trainer.epochs} epoch{'s' if config.trainer.epochs > 1 else ''}"
     command = " ".join(["python -m fashion_mnist", *config.overrides])
     return (
-        f"**{config.variant}** on {card.title}: {config.trainer.epochs} epochs, batch {config.trainer.batch_size}, "
+        f"**{config.variant}** on {card.title}: {epochs}, batch {config.trainer.batch_size}, "
         f"seed {config.seed}, {tags['device']}.\n\n"
         f"Again: `{command}` at commit `{tags['git_commit'][:12]}`{dirty}."
     )

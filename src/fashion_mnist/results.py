@@ -10,7 +10,7 @@ from typing import Any
 def write_metrics(file: Path, metrics: Mapping[str, float]) -> None:
     """Writes named numbers, for `dvc metrics`."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(metrics, indent=2) + "\n")
+    file.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
 
 def write_table(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:

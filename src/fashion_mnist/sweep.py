@@ -22,7 +22,7 @@ class SweepRun(Callback):
             return
         self.config = TrackingConfig(**OmegaConf.to_container(config.tracking, resolve=True))  # type: ignore[arg-type]
         try:
-            store.check(self.config)
+            store.check(self.config, list(config.hydra.overrides.task))
             self.run_id = tracking.open_sweep(self.config, list(config.hydra.overrides.task))
         except UserError as error:
             sys.exit(f"error: {error}")  # Hydra turns any other exception of a callback into a warning

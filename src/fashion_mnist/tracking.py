@@ -36,7 +36,6 @@ def connect(config: TrackingConfig) -> "MlflowClient":
     """
     import mlflow
     from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
 
     for chatter in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.utils.uv_utils"):
         logging.getLogger(chatter).setLevel(logging.WARNING)
@@ -45,7 +44,7 @@ def connect(config: TrackingConfig) -> "MlflowClient":
         mlflow.set_tracking_uri(config.uri)
         client = mlflow.MlflowClient()
         client.search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError) as error:
+    except (MlflowException, ImportError, ValueError) as error:  # an address of a kind that nothing here can serve
         raise UserError(f"the tracking store {config.uri} refuses: {str(error).splitlines()[0]}") from error
     return client
 
@@ -55,7 +54,7 @@ def experiment(config: TrackingConfig, client: "MlflowClient") -> str:
     from mlflow.exceptions import MlflowException
 
     identifier = os.environ.get("MLFLOW_EXPERIMENT_ID")  # set by `mlflow run`
-    if identifier is None:
+    if identifier is None or config.experiment != os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default"):
         try:
             identifier = client.create_experiment(config.experiment)
         except MlflowException:  # it is there already, perhaps since another process was quicker
@@ -66,8 +65,8 @@ def experiment(config: TrackingConfig, client: "MlflowClient") -> str:
     present = client.get_experiment(identifier).tags
     wanted = {
         "mlflow.experimentKind": "custom_model_development",  # else the UI opens in its mode for language models
-        "mlflow.note.content": "Fashion-MNIST: one run per training. Compare `test_accuracy` (10,000 test images) "
-        "across the tag `variant`; models are found by the tag `model_digest`.",
+        "mlflow.note.content": "One run per training. Compare `test_accuracy` across the tag `variant`; models are "
+        "found by the tag `model_digest`.",
     }
     for key, value in wanted.items():
         if key not in present:
@@ -207,15 +206,21 @@ def log_training(run_id: str, config: Config, model: "keras.Model", examples: np
     client.log_artifact(run_id, str(config.folder("plots") / "learning_curves.png"), "plots")
 
 
-def find_run(client: "MlflowClient", config: Config) -> "Run":
-    """The latest run that trained the model in the variant's folder; a new one where there is none in this store."""
+def find_run(client: "MlflowClient", config: Config, card: Card) -> "Run":
+    """The latest run that trained the model in the variant's folder on this dataset; else a run of its own."""
     digest = lineage.file_digest(config.model_file)
     everywhere = [place.experiment_id for place in client.search_experiments()]
     latest = ["attributes.start_time DESC"]
-    if found := client.search_runs(everywhere, f"tags.model_digest = '{digest}'", order_by=latest, max_results=1):
+    same = f"tags.model_digest = '{digest}' AND tags.dataset_digest = '{card.digest}'"
+    if found := client.search_runs(everywhere, same, order_by=latest, max_results=1):
         return found[0]
-    note = "Evaluation of a model that was trained elsewhere, or came from DVC's cache."
-    tags = {"model_digest": digest, "variant": config.variant, "mlflow.note.content": note}
+    tags = {
+        "model_digest": digest,
+        "variant": config.variant,
+        "dataset": card.name,
+        "dataset_digest": card.digest,
+        "mlflow.note.content": "Evaluation of a model that was trained elsewhere or on other data.",
+    }
     place = experiment(config.tracking, client)
     run = client.create_run(place, run_name=f"{config.variant} (evaluation only)", tags=tags)
     client.set_terminated(run.info.run_id)
@@ -238,7 +243,7 @@ def log_evaluation(config: Config, card: Card, metrics: dict[str, float], folder
     from mlflow.entities import Metric
 
     client = connect(config.tracking)
-    run = client.get_run(run_id) if run_id else find_run(client, config)
+    run = client.get_run(run_id) if run_id else find_run(client, config, card)
     now = int(time.time() * 1000)
     client.log_batch(run.info.run_id, [Metric(name, value, now, 0) for name, value in metrics.items()])
     client.log_artifacts(run.info.run_id, str(folder), "plots")

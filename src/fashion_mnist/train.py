@@ -21,7 +21,8 @@ def train(config: Config) -> str:
     from fashion_mnist.data import SAMPLES, load_training, read_card
     from fashion_mnist.sources import prepare
 
-    store.check(config.tracking)
+    store.check(config.tracking, config.overrides)
+    config.make_folders()
     folder = prepare(config.data, config.data_root)
     card = read_card(folder)
     training, validation = load_training(folder, card, config.data.validation)

@@ -174,7 +174,7 @@ def test_a_file_that_is_gone_is_named(part: str, folder: Path) -> None:
 def test_training_does_not_read_the_test_set(folder: Path) -> None:
     for part in ("test_images", "test_labels"):
         (folder / f"{part}.npy").unlink()
-    load_training(folder, read_card(folder), 100)
+    assert len(load_training(folder, read_card(folder), 100)[0].labels) == 500
 
 
 def test_a_folder_without_a_card_is_no_dataset(tmp_path: Path) -> None:

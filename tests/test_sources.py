@@ -185,7 +185,7 @@ def test_auto_falls_back_on_drawn_garments_with_a_banner(
     banner = " ".join(printed.err.replace("│", " ").split())
     assert "NOT Fashion-MNIST" in banner
     assert "none of the 1 mirrors of Fashion-MNIST answers" in banner
-    assert "Training on drawn garments instead" in banner
+    assert "Drawn garments are used instead" in banner
 
 
 def test_the_strict_dataset_never_falls_back(nowhere: list[str], root: Path) -> None:

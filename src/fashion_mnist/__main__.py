@@ -15,6 +15,12 @@ from fashion_mnist.train import train
 
 def run(config: Config) -> None:
     """Trains and evaluates one variant."""
+    from fashion_mnist import store
+    from fashion_mnist.data import read_card
+    from fashion_mnist.sources import prepare
+
+    store.check(config.tracking, config.overrides)
+    config.data.name = read_card(prepare(config.data, config.data_root)).name  # `auto` is decided once
     run_id = train(config)
     metrics = evaluate(config, run_id)
     summarize(config, metrics, run_id)

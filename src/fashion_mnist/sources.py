@@ -40,7 +40,8 @@ def prepare(config: DataConfig, root: str | Path) -> Path:
     except SourceUnavailableError as error:
         if config.name != "auto":
             raise
-        text = f"{error}\n\nTraining on drawn garments instead. Their accuracies say nothing about Fashion-MNIST."
+        reason = str(error).partition(";")[0]  # not the ways out, of which this is one
+        text = f"{reason}.\n\nDrawn garments are used instead. Their accuracies say nothing about Fashion-MNIST."
         Console(stderr=True).print(Panel(text, title="NOT Fashion-MNIST", style="bold red", padding=(1, 2)))
         return prepare_synthetic(config, Path(root))
 

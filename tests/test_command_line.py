@@ -10,8 +10,8 @@ from conftest import ROOT, assert_one_sentence, run_step
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fashion_mnist.checks import known_keys
 from fashion_mnist.cli import FLAGS, as_overrides, compose
-from fashion_mnist.config import known_keys
 from fashion_mnist.errors import UserError
 
 KEYS = st.from_regex(r"[a-z_]+(\.[a-z_]+)?", fullmatch=True).filter(lambda key: f"--{key}" not in FLAGS)

@@ -73,7 +73,7 @@ def test_models_take_raw_pixels_and_give_probabilities(variant: str, tiny: Compo
     probabilities = np.asarray(model(images))
     assert probabilities.shape == (3, 10)
     assert probabilities.sum(axis=1) == pytest.approx(np.ones(3), abs=1e-5)
-    assert float(keras.ops.max(model.layers[0](images))) == pytest.approx(1.0)
+    assert np.max(model.layers[0](images)) == pytest.approx(1.0)
 
 
 def test_a_model_that_refuses_its_arguments_is_named(tiny: Compose) -> None:
@@ -311,5 +311,5 @@ def test_the_loss_is_the_one_that_keras_computes(tiny: Compose) -> None:
     expected = keras.losses.sparse_categorical_crossentropy(labels, probabilities)
     counts = confusion(labels, probabilities.argmax(axis=1), 10)
     assert summarize(labels, probabilities, counts)["test_loss"] == pytest.approx(
-        float(keras.ops.mean(expected)), rel=1e-5
+        np.mean(np.asarray(expected)), rel=1e-5
     )

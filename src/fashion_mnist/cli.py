@@ -16,7 +16,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fashion_mnist.config import CONF, Config, checked, unknown_key
+from fashion_mnist.checks import checked, unknown_key
+from fashion_mnist.config import CONF, Config
 from fashion_mnist.errors import UserError
 
 FLAGS_WITH_VALUE = {

@@ -1,37 +1,55 @@
-"""Training: seeds, the compiled model, the loop over epochs."""
+"""Training: seeds, the model of a configuration, and Keras's `fit` around the compiled loop."""
 
-import contextlib
 import math
 import re
-import signal
 import sys
-from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import keras
+import tensorflow as tf
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from fashion_mnist.augment import layers_of
+from fashion_mnist.compiled import CompiledModel
 from fashion_mnist.config import Config
 from fashion_mnist.data import Split
 from fashion_mnist.errors import UserError
+from fashion_mnist.interrupt import Interruptible
 
 History = dict[str, list[float]]
-EVALUATION_BATCH = 1000
 
 
 def build(config: Config) -> keras.Model:
-    """Builds and compiles the model with weights that depend on the seed alone. The one place that sets seeds.
+    """Builds the model with weights that depend on the seed alone. The one place that sets seeds.
 
     Raises:
-        UserError: the model or the optimizer refuses its arguments.
+        UserError: the model refuses its arguments, or there are not several devices to mirror it on.
     """
     keras.utils.clear_session()  # layer names count up through a process, and would differ between jobs of a sweep
     keras.utils.set_random_seed(config.seed)
-    model = create(config.model, "model")
-    optimizer = create(config.optimizer, "optimizer")
-    model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-    return model
+    keras.config.set_dtype_policy("mixed_bfloat16" if config.trainer.precision == "bfloat16" else "float32")
+    with strategy(config).scope():
+        return create(config.model, "model")
+
+
+def strategy(config: Config) -> tf.distribute.Strategy:
+    """One device, or a copy of the model on each with MirroredStrategy.
+
+    Raises:
+        UserError: there are not several devices, or a batch cannot be divided among them.
+    """
+    if not config.trainer.mirrored:
+        return tf.distribute.get_strategy()
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) < 2:
+        raise UserError("trainer.mirrored=true needs several devices, and there is one; leave it out.")
+    if config.trainer.batch_size % len(devices):
+        raise UserError(
+            f"trainer.batch_size={config.trainer.batch_size} cannot be divided among {len(devices)} devices; "
+            "choose a multiple."
+        )
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
 def create(section: dict[str, Any], group: str) -> Any:
@@ -52,22 +70,33 @@ def fit(model: keras.Model, training: Split, validation: Split, config: Config) 
     """Trains, and returns every metric of every epoch.
 
     Args:
-        model: as `build` returns it.
+        model: as `build` returns it; its weights are changed.
         training: images to learn from.
         validation: images to validate on after each epoch; may be empty.
-        config: epochs and batch size.
+        config: everything else.
 
     Raises:
-        UserError: the training diverged.
+        UserError: the optimizer refuses its arguments, or the training diverged.
     """
+    trainer = config.trainer
+    with model.distribute_strategy.scope():
+        compiled = CompiledModel(
+            model, training, validation, trainer.batch_size, config.seed, layers_of(config.augment)
+        )
+        compiled.compile(
+            create(config.optimizer, "optimizer"),
+            loss="sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+            jit_compile=faster_with_xla(model) if trainer.jit_compile is None else trainer.jit_compile,  # pyright: ignore[reportArgumentType]
+        )
+    compiled.choose_block()
     with Interruptible() as interruptible:
-        fitted = model.fit(
-            training.images,
-            training.labels,
-            batch_size=config.trainer.batch_size,
-            epochs=config.trainer.epochs,
-            validation_data=tuple(validation) if len(validation.labels) else None,
-            validation_batch_size=EVALUATION_BATCH,
+        fitted = compiled.fit(
+            compiled.batches(),
+            batch_size=trainer.batch_size,  # for the record: the batches are made already
+            epochs=trainer.epochs,
+            validation_data=compiled.validation_batches(),
+            shuffle=False,
             callbacks=[interruptible],
             # The bar that moves is for people; a log file gets one line an epoch.
             verbose=1 if sys.stdout.isatty() else 2,  # pyright: ignore[reportArgumentType]
@@ -81,31 +110,10 @@ def fit(model: keras.Model, training: Split, validation: Split, config: Config) 
     return history
 
 
-class Interruptible(keras.callbacks.Callback):
-    """Ends training between two steps when Ctrl-C or a scheduler's SIGTERM asks for it.
+def faster_with_xla(model: keras.Model) -> bool:
+    """Whether XLA beats TensorFlow's own kernels: yes, except for convolutions on a CPU, which oneDNN does faster.
 
-    A KeyboardInterrupt that surfaces in the middle of TensorFlow's own code can bring the whole process down before
-    the run is marked as killed.
+    Measured by `benchmarks/epoch.py`: with XLA, the cnn takes over twenty times as long.
     """
-
-    def __enter__(self) -> Self:
-        """Takes note of signals from here on; only the main thread of a program may."""
-        self.asked = False
-        self.previous: dict[int, Any] = {}
-        with contextlib.suppress(ValueError):
-            self.previous = {kind: signal.signal(kind, self.ask) for kind in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Puts back the handlers that were there before."""
-        for kind, handler in self.previous.items():
-            signal.signal(kind, handler)
-
-    def ask(self, kind: int, frame: FrameType | None) -> None:
-        """Remembers that somebody wants an end."""
-        self.asked = True
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Ends here, where nothing is half done."""
-        if self.asked:
-            raise KeyboardInterrupt
+    convolutions = any(isinstance(layer, keras.layers.Conv2D) for layer in model._flatten_layers())
+    return not convolutions or bool(tf.config.list_logical_devices("GPU"))

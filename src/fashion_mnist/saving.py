@@ -26,7 +26,8 @@ def save(model: keras.Model, file: Path) -> keras.Model:
     undated = file.with_name(f".{os.getpid()}.keras")
     try:
         plain = type(model).from_config(model.get_config())  # `clone_model` would take the optimizer along
-        plain.set_weights(model.get_weights())
+        for new, trained in zip(plain.variables, model.variables, strict=True):  # with the seeds of dropout
+            new.assign(trained)
         plain.save(dated)
         with zipfile.ZipFile(dated) as source, zipfile.ZipFile(undated, "w") as target:
             for entry in source.infolist():

@@ -1,0 +1,112 @@
+"""Turns what Hydra composed into a `Config`, or refuses it in one sentence, with the way out."""
+
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from fashion_mnist.config import ARGUMENTS, CONF, GROUPS, Config, Rule
+from fashion_mnist.errors import UserError
+
+
+def checked(composed: DictConfig, choices: dict[str, str]) -> Config:
+    """Turns what Hydra composed into a `Config`.
+
+    Args:
+        composed: the composed configuration.
+        choices: the option chosen in each config group, such as `{"model": "mlp"}`.
+
+    Raises:
+        UserError: a value has the wrong type or is out of range.
+    """
+    for group in GROUPS:
+        if group not in choices:  # Hydra would merge a list of options
+            raise UserError(f"{group} takes one option; to try several one after another, use -m.")
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed))
+    except ConfigKeyError as error:
+        raise unknown_key(str(error.full_key)) from error
+    except OmegaConfBaseException as error:
+        reason = (error.msg or str(error)).split("\n")[0].rstrip(".")
+        raise UserError(f"{error.full_key or 'the configuration'}: {reason}.") from error
+    assert isinstance(config, Config)
+    check_ranges(config)
+    config.data_root = str(Path(config.data_root).expanduser())
+    for group in ("model", "optimizer"):
+        example_file = CONF / group / f"{choices.get(group)}.yaml"
+        example = OmegaConf.to_container(OmegaConf.load(example_file)) if example_file.is_file() else {}
+        assert isinstance(example, dict)
+        for key, value in getattr(config, group).items():
+            if example and key not in example:
+                raise unknown_key(f"{group}.{key}")
+            check_argument(f"{group}.{key}", value, example.get(key, value), ARGUMENTS.get(key))
+    return config
+
+
+def check_ranges(section: Any, prefix: str = "") -> None:
+    """Checks every ruled field of a dataclass and of the dataclasses inside it.
+
+    Raises:
+        UserError: the first value that is out of range, named with its full key.
+    """
+    for item in dataclasses.fields(section):
+        value, rule = getattr(section, item.name), item.metadata.get("rule")
+        if dataclasses.is_dataclass(value):
+            check_ranges(value, f"{prefix}{item.name}.")
+        elif rule and not rule.holds(value):
+            raise UserError(f"{prefix}{item.name} must be {rule.text}, got {value!r}.")
+
+
+def check_argument(key: str, value: Any, example: Any, rule: Rule | None) -> None:
+    """Checks one argument of a model or optimizer against the value in its YAML file and its rule.
+
+    Raises:
+        UserError: it is of another type than `example`, or breaks `rule`.
+    """
+    if isinstance(example, list):
+        if not isinstance(value, list):
+            raise UserError(f"{key} must be a list such as {example}, got {value!r}.")
+        for index, element in enumerate(value):
+            check_argument(f"{key}[{index}]", element, example[0] if example else element, rule)
+        return
+    types = (int, float) if isinstance(example, float) else type(example)
+    if not isinstance(value, types) or isinstance(value, bool) != isinstance(example, bool):
+        raise UserError(f"{key} must be {type_name(example)} such as {example!r}, got {value!r}.")
+    if rule and not rule.holds(value):
+        raise UserError(f"{key} must be {rule.text}, got {value!r}.")
+
+
+def type_name(example: Any) -> str:
+    """The type of a value in words."""
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    return names.get(type(example), f"a {type(example).__name__}")
+
+
+def unknown_key(key: str) -> UserError:
+    """The error for a key that does not exist: names the near one that does, or the option that has it."""
+    known = known_keys()
+    if key in known:
+        group, _, name = key.partition(".")
+        having = [file.stem for file in sorted((CONF / group).glob("*.yaml")) if name in OmegaConf.load(file)]
+        return UserError(
+            f"the chosen option of {group} has no key '{name}'; it belongs to {group}={' | '.join(having)}."
+        )
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f" did you mean {near[0]}?" if near else ""
+    return UserError(f"there is no key '{key}';{hint} --help lists all keys.")
+
+
+def known_keys() -> list[str]:
+    """Every key that can be set: groups, their keys, and the top level, such as `trainer` and `trainer.epochs`."""
+    keys = {"experiment"}
+    for file in CONF.rglob("*.yaml"):
+        group = file.parent.relative_to(CONF).as_posix()
+        names = [str(name) for name in OmegaConf.load(file) if name not in ("defaults", "_target_", "hydra")]
+        if group == ".":
+            keys |= set(names)
+        elif group in GROUPS:
+            keys |= {group, *(f"{group}.{name}" for name in names)}
+    return sorted(keys)

@@ -121,7 +121,7 @@ class CompiledModel(keras.Model):
         if self.train_function is not None and not force:
             return None
 
-        @tf.function(jit_compile=self.jit_compile)
+        @tf.function(jit_compile=self.jit_compile, autograph=False)
         def block(order: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> dict[str, tf.Tensor]:
             def body(step: tf.Tensor) -> tuple[tf.Tensor]:
                 self.train_step(order[step])
@@ -131,7 +131,7 @@ class CompiledModel(keras.Model):
             return self.get_metrics_result()
 
         # Another shape would be another compilation by XLA, of the same length, for one step of an epoch.
-        rest = tf.function(self.train_step, jit_compile=False)
+        rest = tf.function(self.train_step, jit_compile=False, autograph=False)
 
         def train_function(_: object) -> dict[str, tf.Tensor]:
             epoch, start = divmod(int(self.optimizer.iterations), self.steps)

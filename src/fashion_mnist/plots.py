@@ -83,17 +83,20 @@ def predictions(split: Split, probabilities: np.ndarray, class_names: Sequence[s
         class_names: in label order.
         title: what was evaluated, on what.
     """
-    rows, columns = 4, 10
-    figure = Figure(figsize=(columns * 1.25, rows * 1.55 + 0.4), layout="constrained")
-    grid = figure.subplots(rows, columns).flat
-    for index, axes in enumerate(grid):
-        axes.set_axis_off()
-        if index >= len(split.labels):
-            continue
-        axes.imshow(split.images[index], cmap="gray", vmin=0, vmax=255)
-        actual, predicted = int(split.labels[index]), int(probabilities[index].argmax())
+    rows, columns, cell, space = 4, 10, 1.1, 0.35  # inches
+    figure = Figure(figsize=(columns * cell, rows * (cell + space) + 0.4))
+    figure.suptitle(f"{title}: blue is right; red is wrong, with the truth in brackets", fontsize=11)
+    # One pair of axes for all images, in units of cells: forty pairs would take ten times as long to draw.
+    axes = figure.add_axes((0, 0, 1, 1 - 0.4 / figure.get_figheight()))
+    axes.set_axis_off()
+    axes.set(xlim=(0, columns), ylim=(rows * (1 + space / cell), 0))
+    for index, (image, label) in enumerate(zip(split.images[: rows * columns], split.labels, strict=False)):
+        top, left = (index // columns) * (1 + space / cell) + space / cell, index % columns
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(left + 0.06, left + 0.94, top + 0.94, top + 0.06))
+        actual, predicted = int(label), int(probabilities[index].argmax())
         right = actual == predicted
         name = class_names[predicted] if right else f"{class_names[predicted]}\n({class_names[actual]})"
-        axes.set_title(name, fontsize=8, color=RIGHT if right else WRONG, linespacing=0.95)
-    figure.suptitle(f"{title}: blue is right; red is wrong, with the truth in brackets", fontsize=11)
+        style = {"fontsize": 8, "color": RIGHT if right else WRONG, "linespacing": 0.95}
+        axes.text(left + 0.5, top, name, ha="center", va="bottom", **style)
+    axes.set(xlim=(0, columns), ylim=(rows * (1 + space / cell), 0), aspect="auto")
     return figure

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from fashion_mnist import lineage
 from fashion_mnist.config import Config, TrackingConfig
 from fashion_mnist.data import Card
 from fashion_mnist.errors import UserError
+from fashion_mnist.startup import importing
 
 if TYPE_CHECKING:
     import keras
@@ -28,12 +30,23 @@ MADE_UP = re.compile(r"[a-z]+-[a-z]+-\d+")  # MLflow names runs that nobody name
 REQUIREMENTS = ("keras", "tensorflow", "numpy")
 
 
+def import_mlflow(uri: str) -> None:
+    """Imports MLflow, and for a database what its first use would import."""
+    if "mlflow" not in sys.modules:
+        with importing():
+            import mlflow
+
+            if not uri.startswith("http"):
+                import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
 def connect(config: TrackingConfig) -> "MlflowClient":
     """A client of the configured store.
 
     Raises:
         UserError: the store refuses.
     """
+    import_mlflow(config.uri)
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -83,9 +96,9 @@ def training_run(config: Config, card: Card, tags: dict[str, str]) -> Iterator[s
     Yields:
         The run's id.
     """
+    client = connect(config.tracking)
     import mlflow
 
-    client = connect(config.tracking)
     autolog()
     parent = os.environ.get(PARENT)
     with mlflow.start_run(
@@ -162,6 +175,8 @@ def autolog() -> None:
     from mlflow import tensorflow
     from mlflow.tensorflow.callback import MlflowCallback
 
+    # One write every two seconds, not one for each epoch, of which there may be several a second.
+    os.environ.setdefault("MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS", "2")
     # The model and the dataset are logged with more care below, and a copy of the model at each epoch helps nobody.
     tensorflow.autolog(log_models=False, log_datasets=False, checkpoint=False)
     # It would record the validation metrics a second time, as `validation_*` and all of them at step 0.
@@ -240,9 +255,9 @@ def log_evaluation(config: Config, card: Card, metrics: dict[str, float], folder
     Returns:
         The id of that run.
     """
+    client = connect(config.tracking)
     from mlflow.entities import Metric
 
-    client = connect(config.tracking)
     run = client.get_run(run_id) if run_id else find_run(client, config, card)
     now = int(time.time() * 1000)
     client.log_batch(run.info.run_id, [Metric(name, value, now, 0) for name, value in metrics.items()])

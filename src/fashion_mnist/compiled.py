@@ -9,7 +9,7 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -156,10 +156,21 @@ class CompiledModel(keras.Model):
         return self.order[1]
 
     def make_test_function(self, force: bool = False) -> None:
-        """Makes what `evaluate` calls for each batch. The batches are large, and XLA would only cost time."""
-        jit_compile, self.jit_compile = self.jit_compile, False
-        super().make_test_function(force)
-        self.jit_compile = jit_compile
+        """Makes what `evaluate` calls; its batches are large, and XLA would only cost time."""
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            return super().make_test_function(force)
+        if self.test_function is not None and not force:
+            return None
+        step = tf.function(self.test_step, autograph=False, reduce_retracing=True)
+
+        def test_function(batches: Iterator[tf.Tensor]) -> dict[str, tf.Tensor]:
+            logs = {}
+            for numbers in itertools.islice(batches, self.steps_per_execution):
+                logs = step(numbers)
+            return logs
+
+        self.test_function = test_function
+        return None
 
     def choose_block(self) -> None:
         """Compiles the loop, and makes a block of as many steps as fill `BLOCK_SECONDS`; undoes what that changed."""

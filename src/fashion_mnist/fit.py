@@ -97,7 +97,7 @@ def fit(model: keras.Model, training: Split, validation: Split, config: Config) 
             epochs=trainer.epochs,
             validation_data=compiled.validation_batches(),
             shuffle=False,
-            callbacks=[interruptible],
+            callbacks=[interruptible, keras.callbacks.TerminateOnNaN()],
             # The bar that moves is for people; a log file gets one line an epoch.
             verbose=1 if sys.stdout.isatty() else 2,  # pyright: ignore[reportArgumentType]
         )

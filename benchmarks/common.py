@@ -2,9 +2,12 @@
 
 import argparse
 import os
+import platform
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -41,6 +44,24 @@ def prepare(data_root: Path) -> None:
     done = subprocess.run(command, cwd=data_root.parent, env=environment(), capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr.strip())
+
+
+def machine() -> dict[str, Any]:
+    """What the measurements were made on and with. Imports TensorFlow."""
+    from fashion_mnist import lineage
+    from fashion_mnist.startup import import_tensorflow
+
+    import_tensorflow()
+    packages = ("tensorflow", "keras", "mlflow", "hydra-core")
+    return {
+        "processor": lineage.processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "training_device": lineage.device(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+        "git_commit": lineage.git("rev-parse", "HEAD") or "unknown",
+        "git_dirty": bool(lineage.git("status", "--porcelain", "--", "src", "conf", "uv.lock")),
+    }
 
 
 def wide_console() -> Console:

@@ -7,7 +7,6 @@ each of them, and every program runs once untimed, so that compiled bytecode and
 import argparse
 import json
 import os
-import platform
 import re
 import statistics
 import subprocess
@@ -16,11 +15,10 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, environment, official_folder, positive, prepare, wide_console
+from common import ROOT, environment, machine, official_folder, positive, prepare, wide_console
 from rich import box
 from rich.table import Table
 
@@ -201,24 +199,6 @@ def measure(program: Program, setting: Setting, turn: int) -> Measurement:
         usage.ru_maxrss * RSS_UNIT,
         float(accuracy[1]) if program.trains and accuracy else None,
     )
-
-
-def machine() -> dict[str, Any]:
-    """What the measurements were made on and with. Imports TensorFlow."""
-    from fashion_mnist import lineage
-    from fashion_mnist.startup import import_tensorflow
-
-    import_tensorflow()
-    packages = ("tensorflow", "keras", "mlflow", "hydra-core")
-    return {
-        "processor": lineage.processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "training_device": lineage.device(),
-        "python": platform.python_version(),
-        **{package: version(package) for package in packages},
-        "git_commit": lineage.git("rev-parse", "HEAD") or "unknown",
-        "git_dirty": bool(lineage.git("status", "--porcelain", "--", "src", "conf", "uv.lock")),
-    }
 
 
 def show(measurements: Sequence[Measurement], facts: dict[str, Any], setting: Setting) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +45,7 @@ class Clock:
     """Adds up the time of nested phases."""
 
     def __init__(self, started: float) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
         self.stack: list[str] = ["interpreter, configuration"]
         self.last = started
 
@@ -97,7 +97,7 @@ def job(started: float, report: Path, overrides: list[str]) -> None:
     clock.wrap(data, "data", "load_training", "load_test")
     clock.wrap(evaluate, "evaluate", "predict", "confusion", "summarize", "per_class_table", "show")
     clock.wrap(tracking, "import MLflow", "import_mlflow")
-    clock.wrap(tracking, "tracking store", "connect", "experiment", "describe", "autolog", "log_evaluation")
+    clock.wrap(tracking, "tracking store", "connect", "experiment", "describe", "recorder", "log_evaluation")
     clock.wrap(tracking, "log the model", "log_training")
     train.import_tensorflow = import_everything
     run = clock.timed(__main__.run, "other")
@@ -124,7 +124,6 @@ def wrap_training(clock: Clock) -> None:
     clock.wrap(compiled.CompiledModel, "build and compile", "choose_block")
     clock.wrap(fit, "build and compile", "build")
     clock.wrap(TensorFlowTrainer, "train", "fit")
-    clock.wrap(fit, "tracking store", "fit")  # what autologging does before and after Keras's own
 
 
 def measure(overrides: list[str], folder: Path) -> dict[str, float]:

@@ -70,7 +70,7 @@ class CompiledModel(keras.Model):
             return tf.data.Dataset.range(self.steps)
 
         def one_epoch():
-            order = self.shuffled(int(self.optimizer.iterations) // self.steps)
+            order = self.shuffled(self.position()[0])
             yield from np.split(order, range(self.batch_size, len(order), self.batch_size))
 
         numbers = tf.data.Dataset.from_generator(one_epoch, output_signature=tf.TensorSpec([None], tf.int32))
@@ -81,6 +81,10 @@ class CompiledModel(keras.Model):
         if not self.validation_images:
             return None
         return tf.data.Dataset.range(self.validation_images, output_type=tf.int32).batch(EVALUATION_BATCH)
+
+    def position(self) -> tuple[int, int]:
+        """How many epochs and, in the present one, how many steps the optimizer has done."""
+        return divmod(int(self.optimizer.iterations.numpy()), self.steps)
 
     def shuffled(self, epoch: int) -> np.ndarray:
         """The order of the images in an epoch, int32 (n,)."""
@@ -107,7 +111,8 @@ class CompiledModel(keras.Model):
 
             def draw(ordered: bool = True, place: int = place, draws: itertools.count = draws) -> tf.Tensor:
                 mixed = np.random.SeedSequence([self.seed, place, next(draws)]).generate_state(1)
-                return tf.stack([tf.cast(mixed[0], tf.int64) + tf.cast(replica, tf.int64), self.optimizer.iterations])
+                place_and_device = tf.cast(mixed[0], tf.int64) + tf.cast(replica, tf.int64)
+                return tf.stack([place_and_device, tf.convert_to_tensor(self.optimizer.iterations)])
 
             generator.next = draw
 
@@ -134,7 +139,7 @@ class CompiledModel(keras.Model):
         rest = tf.function(self.train_step, jit_compile=False, autograph=False)
 
         def train_function(_: object) -> dict[str, tf.Tensor]:
-            epoch, start = divmod(int(self.optimizer.iterations), self.steps)
+            epoch, start = self.position()
             stop = min(start + self.steps_per_execution, self.steps)
             order = self.order_of(epoch)
             full = order[: self.full_batches * self.batch_size]
@@ -171,6 +176,15 @@ class CompiledModel(keras.Model):
 
         self.test_function = test_function
         return None
+
+    def _maybe_symbolic_build(self, iterator: object = None, data_batch: object = None) -> None:
+        """Builds the metrics; Keras would take the numbers that `fit` is given for images.
+
+        It does so for several devices only, whose metrics cannot be built in the middle of a step.
+        """
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            with self.distribute_strategy.scope():
+                self._symbolic_build(data_batch=tuple(tf.gather(part, [0]) for part in self.training_set))
 
     def choose_block(self) -> None:
         """Compiles the loop, and makes a block of as many steps as fill `BLOCK_SECONDS`; undoes what that changed."""

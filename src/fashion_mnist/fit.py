@@ -1,8 +1,10 @@
 """Training: seeds, the model of a configuration, and Keras's `fit` around the compiled loop."""
 
+import functools
 import math
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -41,6 +43,8 @@ def strategy(config: Config) -> tf.distribute.Strategy:
     """
     if not config.trainer.mirrored:
         return tf.distribute.get_strategy()
+    if config.trainer.jit_compile:
+        raise UserError("trainer.jit_compile=true and trainer.mirrored=true exclude each other; leave one out.")
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) < 2:
         raise UserError("trainer.mirrored=true needs several devices, and there is one; leave it out.")
@@ -49,7 +53,13 @@ def strategy(config: Config) -> tf.distribute.Strategy:
             f"trainer.batch_size={config.trainer.batch_size} cannot be divided among {len(devices)} devices; "
             "choose a multiple."
         )
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return mirrored(tuple(device.name for device in devices))
+
+
+@functools.cache
+def mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """One strategy for all jobs of a process: two would use the same keys for their exchanges, and mix them up."""
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def create(section: dict[str, Any], group: str) -> Any:
@@ -66,7 +76,13 @@ def create(section: dict[str, Any], group: str) -> Any:
         raise UserError(f"{group}: {section.get('_target_')} refuses its arguments: {reason}") from error
 
 
-def fit(model: keras.Model, training: Split, validation: Split, config: Config) -> History:
+def fit(
+    model: keras.Model,
+    training: Split,
+    validation: Split,
+    config: Config,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> History:
     """Trains, and returns every metric of every epoch.
 
     Args:
@@ -74,6 +90,7 @@ def fit(model: keras.Model, training: Split, validation: Split, config: Config) 
         training: images to learn from.
         validation: images to validate on after each epoch; may be empty.
         config: everything else.
+        callbacks: Keras's or your own.
 
     Raises:
         UserError: the optimizer refuses its arguments, or the training diverged.
@@ -87,7 +104,7 @@ def fit(model: keras.Model, training: Split, validation: Split, config: Config) 
             create(config.optimizer, "optimizer"),
             loss="sparse_categorical_crossentropy",
             metrics=["accuracy"],
-            jit_compile=faster_with_xla(model) if trainer.jit_compile is None else trainer.jit_compile,  # pyright: ignore[reportArgumentType]
+            jit_compile=faster_with_xla(model, config) if trainer.jit_compile is None else trainer.jit_compile,  # pyright: ignore[reportArgumentType]
         )
     compiled.choose_block()
     with Interruptible() as interruptible:
@@ -97,7 +114,7 @@ def fit(model: keras.Model, training: Split, validation: Split, config: Config) 
             epochs=trainer.epochs,
             validation_data=compiled.validation_batches(),
             shuffle=False,
-            callbacks=[interruptible, keras.callbacks.TerminateOnNaN()],
+            callbacks=[interruptible, keras.callbacks.TerminateOnNaN(), *callbacks],
             # The bar that moves is for people; a log file gets one line an epoch.
             verbose=1 if sys.stdout.isatty() else 2,  # pyright: ignore[reportArgumentType]
         )
@@ -110,10 +127,11 @@ def fit(model: keras.Model, training: Split, validation: Split, config: Config) 
     return history
 
 
-def faster_with_xla(model: keras.Model) -> bool:
+def faster_with_xla(model: keras.Model, config: Config) -> bool:
     """Whether XLA beats TensorFlow's own kernels: yes, except for convolutions on a CPU, which oneDNN does faster.
 
-    Measured by `benchmarks/epoch.py`: with XLA, the cnn takes over twenty times as long.
+    On two cores an epoch of the cnn took twenty times as long with XLA. XLA cannot span several devices.
     """
     convolutions = any(isinstance(layer, keras.layers.Conv2D) for layer in model._flatten_layers())
-    return not convolutions or bool(tf.config.list_logical_devices("GPU"))
+    on_cpu = not tf.config.list_logical_devices("GPU")
+    return not config.trainer.mirrored and not (convolutions and on_cpu)

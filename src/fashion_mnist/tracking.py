@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import OmegaConf
@@ -89,7 +89,7 @@ def experiment(config: TrackingConfig, client: "MlflowClient") -> str:
 
 @contextmanager
 def training_run(config: Config, card: Card, tags: dict[str, str]) -> Iterator[str]:
-    """Records one training: parameters, inputs and tags at its start, metrics by autologging, its end however it ends.
+    """Records one training: parameters, inputs and tags at its start, and its end however it ends.
 
     Continues the run of `MLFLOW_RUN_ID`, which `mlflow run` sets, and nests below the sweep's run where there is one.
 
@@ -99,7 +99,6 @@ def training_run(config: Config, card: Card, tags: dict[str, str]) -> Iterator[s
     client = connect(config.tracking)
     import mlflow
 
-    autolog()
     parent = os.environ.get(PARENT)
     with mlflow.start_run(
         run_id=None if parent else os.environ.pop("MLFLOW_RUN_ID", None),
@@ -170,17 +169,27 @@ def label_step(config: TrackingConfig, name: str, note: str) -> None:
         client.set_tag(run_id, "mlflow.note.content", note)
 
 
-def autolog() -> None:
-    """Lets MLflow record every epoch's metrics and the optimizer's parameters by itself."""
-    from mlflow import tensorflow
+def recorder() -> Any:
+    """The callback with which `mlflow.autolog` records epochs and the optimizer; needs an active run.
+
+    Autologging itself would add TensorBoard's callback, which costs a short epoch some percent, and a parameter for
+    every argument of `fit`.
+    """
+    import mlflow
     from mlflow.tensorflow.callback import MlflowCallback
 
     # One write every two seconds, not one for each epoch, of which there may be several a second.
     os.environ.setdefault("MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS", "2")
-    # The model and the dataset are logged with more care below, and a copy of the model at each epoch helps nobody.
-    tensorflow.autolog(log_models=False, log_datasets=False, checkpoint=False)
-    # It would record the validation metrics a second time, as `validation_*` and all of them at step 0.
-    MlflowCallback.on_test_end = lambda self, logs=None: None
+
+    class Recorder(MlflowCallback):
+        def on_test_end(self, logs: Any = None) -> None:
+            """Records nothing: `on_epoch_end` has the validation's metrics too."""
+
+        def on_train_end(self, logs: Any = None) -> None:
+            """Waits until everything is written."""
+            mlflow.flush_async_logging()
+
+    return Recorder()
 
 
 def log_training(run_id: str, config: Config, model: "keras.Model", examples: np.ndarray, samples: Path) -> None:

@@ -33,7 +33,7 @@ def train(config: Config) -> str:
 
     model = build(config)
     with tracking.training_run(config, card, lineage.tags(config, card)) as run_id:
-        history = fit(model, training, validation, config)
+        history = fit(model, training, validation, config, callbacks=[tracking.recorder()])
         saved = saving.save(model, config.model_file)
         last_epoch = {name: values[-1] for name, values in history.items()}
         write_metrics(config.folder("metrics") / "train.json", last_epoch | {"parameters": model.count_params()})

@@ -66,6 +66,7 @@ PROGRAMS = (
     Program("mlp", "PyTorch, DataLoader", "with_torch", "data_loader", goal=5, peer=True),
     Program("mlp", "PyTorch, by hand", "with_torch", "by_hand", goal=3, peer=True),
     Program("mlp", "JAX, lax.scan", "with_jax", "scan", goal=1.3, peer=True),
+    Program("mlp", "bare training, XLA by hand", "floor", "step"),
     Program("mlp", "bare matrix products", "floor", "products"),
     Program("cnn float32", "ours", "with_keras", "our_cnn"),
     Program("cnn float32", "Keras, defaults", "with_keras", "cnn", goal=1.5),

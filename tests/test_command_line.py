@@ -66,7 +66,7 @@ def test_help_teaches_every_group_and_key(step: str, workplace: Path) -> None:
 
 
 REFUSED = [
-    (["model=resnet1000"], ["model has no option 'resnet1000'", "cnn, mlp, mlp_wide"]),
+    (["model=resnet1000"], ["model has no option 'resnet1000'", "lenet, linear, mlp, mlp_deep"]),
     (["data=digits"], ["auto, fashion_mnist, synthetic"]),
     (["experiment=quik"], ["quick"]),
     (["trainer.epochs=many"], ["trainer.epochs", "many", "Integer"]),
@@ -98,7 +98,7 @@ REFUSED = [
     (["trainer=5"], ["takes the name of one of its options"]),
     (["+trainer.epoch=3"], ["did you mean trainer.epochs?"]),
     (["++model.hiden=3"], ["did you mean model.hidden?"]),
-    (["model.dropout=0.2"], ["model has no key 'dropout'", "model=cnn"]),
+    (["model.kernel_size=5"], ["model has no key 'kernel_size'", "model=cnn"]),
     (["epochs"], ["'epochs' has no value"]),
     (["trainer.batch_size=100000"], ["trainer.batch_size must be at least 1 and below 60001"]),
     (["tracking.timeout=1e10"], ["tracking.timeout must be above 0 and at most 3600"]),

@@ -456,7 +456,7 @@ def outcome(count, *overrides):
 for rest in (6, 7, 1):
     one = outcome(96 + rest, "trainer.jit_compile=false")
     results[rest] = {{"one": one, "two": outcome(96 + rest, "trainer.mirrored=true")}}
-results["dropout"] = outcome(103, "model=cnn", "model.filters=[2]", "augment.shift=2", "trainer.mirrored=true")
+results["dropout"] = outcome(102, "model=cnn", "model.filters=[2]", "augment.shift=2", "trainer.mirrored=true")
 try:
     build(compose(["trainer.mirrored=true", "trainer.batch_size=33"]))
 except UserError as error:
@@ -487,14 +487,9 @@ def test_two_devices_learn_what_one_learns(mirrored: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("rest", ["7", "1"])
-def test_two_devices_share_a_rest_that_cannot_be_halved(rest: str, mirrored: dict[str, Any]) -> None:
-    one, two = mirrored[rest]["one"], mirrored[rest]["two"]
-    assert "error" not in two, two["error"]
-    # The first epoch is measured before the rest is learned from, and counts each image once.
-    assert two["history"]["loss"][0] == pytest.approx(one["history"]["loss"][0], abs=1e-5)
-    assert two["history"]["accuracy"][0] == pytest.approx(one["history"]["accuracy"][0], abs=1e-5)
-    assert np.isfinite([*two["history"].values()]).all()
-    assert all(np.isfinite(weights).all() for weights in two["weights"])
+def test_a_rest_that_cannot_be_divided_is_refused(rest: str, mirrored: dict[str, Any]) -> None:
+    # The mean of the devices' means would not be the mean over the images.
+    assert f"has {rest} images, which 2 devices cannot divide evenly" in mirrored[rest]["two"]["error"]
 
 
 def test_two_devices_train_another_model_with_dropout_and_augmentation(mirrored: dict[str, Any]) -> None:
@@ -510,6 +505,12 @@ def test_a_batch_that_cannot_be_divided_among_the_devices_is_refused(mirrored: d
 def test_mirroring_on_one_device_is_refused_with_the_way_out() -> None:
     with pytest.raises(UserError, match=r"trainer\.mirrored=true needs several devices.*leave it out"):
         build(compose(["trainer.mirrored=true"]))
+
+
+def test_mirroring_and_xla_exclude_each_other() -> None:
+    assert not faster_with_xla(dense(), compose(["trainer.mirrored=true"]))
+    with pytest.raises(UserError, match=r"trainer\.jit_compile=true and trainer\.mirrored=true exclude each other"):
+        build(compose(["trainer.mirrored=true", "trainer.jit_compile=true"]))
 
 
 PLAIN = """
@@ -544,3 +545,30 @@ def test_the_saved_and_the_logged_model_need_nothing_of_this_package(tiny: Compo
     assert expected.std() > 0.001
     for file in ("saved.npy", "logged.npy"):
         np.testing.assert_allclose(np.load(file), expected, atol=1e-6)
+
+
+def test_the_model_is_left_as_it_was_but_for_its_weights(few: Split) -> None:
+    model = build(compose([*TINY, "model=cnn", "model.filters=[4]"]))
+    before = [generator for layer in model._flatten_layers() for generator in layer._seed_generators]
+    fit(model, few, Split(few.images[:0], few.labels[:0]), compose([*TINY, "trainer.epochs=1"]))
+    assert not [generator for generator in before if "next" in vars(generator)]
+    first, second = (np.asarray(model(few.images, training=True)) for _ in range(2))
+    assert not np.array_equal(first, second)  # dropout draws anew
+
+
+def test_a_whole_checkpoint_loads_without_this_package(few: Split, tmp_path: Path) -> None:
+    model = build(compose(TINY))
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "model.keras")
+    fit(model, few, Split(few.images[:0], few.labels[:0]), compose([*TINY, "trainer.epochs=1"]), [checkpoint])
+    loaded: Any = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded) is type(model)
+    assert np.array_equal(np.asarray(loaded(few.images)), np.asarray(model(few.images)))
+
+
+def test_accumulated_gradients_do_not_move_the_position(few: Split) -> None:
+    compiled = CompiledModel(dense(), few, Split(few.images[:0], few.labels[:0]), 32, seed=0)
+    compiled.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), loss="sparse_categorical_crossentropy")
+    compiled.choose_block()
+    assert compiled.position() == (0, 0)
+    compiled.fit(compiled.batches(), epochs=2, shuffle=False, verbose=0)  # pyright: ignore[reportArgumentType]
+    assert compiled.position() == (2, 0)

@@ -60,10 +60,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(variant: str, t
     assert first != other
 
 
-@pytest.mark.parametrize(("variant", "parameters"), [("mlp", 101_770), ("mlp_wide", 407_050), ("cnn", 421_642)])
-def test_models_have_the_parameters_their_files_promise(variant: str, parameters: int, tiny: Compose) -> None:
-    assert build(tiny(f"model={variant}")).count_params() == parameters
-    assert f"{parameters:,} parameters" in (ROOT / f"conf/model/{variant}.yaml").read_text()
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_models_have_the_parameters_their_files_promise(variant: str, tiny: Compose) -> None:
+    parameters = build(tiny(f"model={variant}")).count_params()
+    assert f": {parameters:,} parameters" in (ROOT / f"conf/model/{variant}.yaml").read_text().splitlines()[0]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -73,7 +73,8 @@ def test_models_take_raw_pixels_and_give_probabilities(variant: str, tiny: Compo
     probabilities = np.asarray(model(images))
     assert probabilities.shape == (3, 10)
     assert probabilities.sum(axis=1) == pytest.approx(np.ones(3), abs=1e-5)
-    assert np.max(model.layers[0](images)) == pytest.approx(1.0)
+    rescaling = next(layer for layer in model.layers if isinstance(layer, keras.layers.Rescaling))
+    assert np.max(rescaling(images)) == pytest.approx(1.0)
 
 
 def test_a_model_that_refuses_its_arguments_is_named(tiny: Compose) -> None:

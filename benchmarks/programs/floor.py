@@ -18,6 +18,50 @@ def products(task: Task) -> Outcome:
     return repeat(task, epoch)
 
 
+def step(task: Task) -> Outcome:
+    """The whole training by hand in one XLA program: no Keras, no callbacks, no validation, no accuracy."""
+    import tensorflow as tf
+
+    images, labels = tf.constant(task.images.reshape(-1, 784)), tf.constant(task.labels.astype(np.int32))
+    weights = [tf.random.uniform((784, 128), -0.08, 0.08), tf.zeros(128), tf.random.uniform((128, 10), -0.2, 0.2)]
+    weights.append(tf.zeros(10))
+    zeros = [tf.zeros_like(weight) for weight in weights]
+    state = (tf.constant(0.0), weights, zeros, zeros)
+
+    def train(numbers: tf.Tensor, count, weights, means, squares, loss):
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            pixels = tf.cast(tf.gather(images, numbers), tf.float32) / 255
+            scores = tf.nn.relu(pixels @ weights[0] + weights[1]) @ weights[2] + weights[3]
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.gather(labels, numbers), scores)
+            mean_loss = tf.reduce_mean(losses)
+        count += 1
+        gradients = tape.gradient(mean_loss, weights)
+        means = [0.9 * mean + 0.1 * slope for mean, slope in zip(means, gradients, strict=True)]
+        squares = [0.999 * square + 0.001 * slope**2 for square, slope in zip(squares, gradients, strict=True)]
+        rate = 0.001 * tf.sqrt(1 - 0.999**count) / (1 - 0.9**count)
+        updates = zip(weights, means, squares, strict=True)
+        weights = [weight - rate * mean / (tf.sqrt(square) + 1e-7) for weight, mean, square in updates]
+        return count, weights, means, squares, loss + mean_loss
+
+    @tf.function(jit_compile=True, autograph=False)
+    def run(order: tf.Tensor, state):
+        def body(index: tf.Tensor, *state):
+            return index + 1, *train(order[index], *state)
+
+        return tf.while_loop(lambda index, *_: index < task.steps, body, (0, *state, 0.0))[1:]
+
+    shuffle = np.random.default_rng(0).permutation
+
+    def epoch() -> None:
+        nonlocal state
+        order = shuffle(task.steps * BATCH).reshape(task.steps, BATCH)
+        *state, loss = run(tf.constant(order, tf.int32), state)
+        float(loss)
+
+    return repeat(task, epoch)
+
+
 def convolutions(task: Task) -> Outcome:
     """The five convolutions of each step in TensorFlow: two forwards, the gradients of two kernels and of one input."""
     import tensorflow as tf
@@ -50,4 +94,4 @@ def convolutions(task: Task) -> Outcome:
 
 
 if __name__ == "__main__":
-    main({"products": products, "convolutions": convolutions}, packages=("numpy",))
+    main({"products": products, "step": step, "convolutions": convolutions}, packages=("numpy",))

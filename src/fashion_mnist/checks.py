@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,24 @@ def checked(composed: DictConfig, choices: dict[str, str]) -> Config:
         raise UserError(f"{error.full_key or 'the configuration'}: {reason}.") from error
     assert isinstance(config, Config)
     check_ranges(config)
+    if config.trainer.patience is not None and config.data.validation == 0:
+        raise UserError("trainer.patience watches the validation loss, and data.validation=0 leaves no images for it.")
     config.data_root = str(Path(config.data_root).expanduser())
     for group in ("model", "optimizer"):
-        example_file = CONF / group / f"{choices.get(group)}.yaml"
-        example = OmegaConf.to_container(OmegaConf.load(example_file)) if example_file.is_file() else {}
-        assert isinstance(example, dict)
+        example = example_of(group, choices.get(group))
         for key, value in getattr(config, group).items():
             if example and key not in example:
                 raise unknown_key(f"{group}.{key}")
             check_argument(f"{group}.{key}", value, example.get(key, value), ARGUMENTS.get(key))
     return config
+
+
+def example_of(group: str, option: str | None) -> dict[str, Any]:
+    """What an option's YAML file says, and the files of its own group that it builds on; nothing if there is none."""
+    file = CONF / group / f"{option}.yaml"
+    content: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
+    below = [base for base in content.pop("defaults", []) if isinstance(base, str) and base != "_self_"]
+    return functools.reduce(lambda built, base: built | example_of(group, base), below, {}) | content
 
 
 def check_ranges(section: Any, prefix: str = "") -> None:

@@ -5,11 +5,13 @@ images lie on the device once, as bytes, and a whole block of steps is one compi
 `train_step`: same mathematics, same batches, same callbacks.
 """
 
+import contextlib
 import functools
 import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -48,7 +50,7 @@ class CompiledModel(keras.Model):
         augmentation: Sequence[keras.Layer] = (),
     ) -> None:
         super().__init__(inputs=model.inputs, outputs=model.outputs, name=model.name)
-        # Tuples and functions, since Keras would count lists of variables and layers as parts of the model.
+        # Tuples and functions, since Keras would count lists of variables, layers and generators as parts of the model.
         self.training_set = resident(training)
         self.validation_set = resident(validation)
         self.batch_size, self.seed = batch_size, seed
@@ -57,7 +59,8 @@ class CompiledModel(keras.Model):
         self.steps = self.full_batches + bool(self.rest)
         self.augment = lambda images: functools.reduce(lambda x, layer: layer(x, training=True), augmentation, images)
         generators = [part._seed_generators for layer in (model, *augmentation) for part in layer._flatten_layers()]
-        self.generators = tuple(itertools.chain(*generators))
+        self.generators = lambda: itertools.chain(*generators)
+        self.trained = lambda: model
         self.order: tuple[int, tf.Tensor] | None = None
 
     def batches(self) -> tf.data.Dataset:
@@ -84,7 +87,7 @@ class CompiledModel(keras.Model):
 
     def position(self) -> tuple[int, int]:
         """How many epochs and, in the present one, how many steps the optimizer has done."""
-        return divmod(int(self.optimizer.iterations.numpy()), self.steps)
+        return divmod(int(self.optimizer._iterations.numpy()), self.steps)  # `iterations` leaves out accumulated steps
 
     def shuffled(self, epoch: int) -> np.ndarray:
         """The order of the images in an epoch, int32 (n,)."""
@@ -92,29 +95,35 @@ class CompiledModel(keras.Model):
 
     def train_step(self, numbers: tf.Tensor) -> dict[str, tf.Tensor]:
         """One step on the images with these numbers, int32 (batch,)."""
-        self.make_stateless()
         images, labels = (tf.gather(part, numbers) for part in self.training_set)
-        return super().train_step((self.augment(images), labels))
+        with self.stateless():
+            return super().train_step((self.augment(images), labels))
 
     def test_step(self, numbers: tf.Tensor) -> dict[str, tf.Tensor]:
         """Evaluates the validation images with these numbers, int32 (batch,)."""
         return super().test_step(tuple(tf.gather(part, numbers) for part in self.validation_set))
 
-    def make_stateless(self) -> None:
+    @contextlib.contextmanager
+    def stateless(self) -> Iterator[None]:
         """Lets every random draw of the step that is being traced depend on seed, place and step alone.
 
         Keras counts draws in a variable instead, which a resumed or differently divided training would not share.
         """
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        for place, generator in enumerate(self.generators):
+        device = tf.distribute.get_replica_context().replica_id_in_sync_group
+        for place, generator in enumerate(self.generators()):
             draws = itertools.count()
 
             def draw(ordered: bool = True, place: int = place, draws: itertools.count = draws) -> tf.Tensor:
                 mixed = np.random.SeedSequence([self.seed, place, next(draws)]).generate_state(1)
-                place_and_device = tf.cast(mixed[0], tf.int64) + tf.cast(replica, tf.int64)
-                return tf.stack([place_and_device, tf.convert_to_tensor(self.optimizer.iterations)])
+                place_and_device = tf.cast(mixed[0], tf.int64) + tf.cast(device, tf.int64)
+                return tf.stack([place_and_device, tf.convert_to_tensor(self.optimizer._iterations)])
 
             generator.next = draw
+        try:
+            yield
+        finally:
+            for generator in self.generators():
+                vars(generator).pop("next", None)  # several devices trace at once, and share it
 
     def make_train_function(self, force: bool = False) -> None:
         """Makes what `fit` calls for each block: the compiled loop from the optimizer's position on.
@@ -185,6 +194,10 @@ class CompiledModel(keras.Model):
         if self.distribute_strategy.num_replicas_in_sync > 1:
             with self.distribute_strategy.scope():
                 self._symbolic_build(data_batch=tuple(tf.gather(part, [0]) for part in self.training_set))
+
+    def save(self, *arguments: Any, **settings: Any) -> None:
+        """Saves the model that is trained, which loads without this class."""
+        self.trained().save(*arguments, **settings)
 
     def choose_block(self) -> None:
         """Compiles the loop, and makes a block of as many steps as fill `BLOCK_SECONDS`; undoes what that changed."""

@@ -44,6 +44,7 @@ def one_of(choices: tuple[str, ...]) -> Rule:
 
 
 POSITIVE = Rule("above 0", lambda value: 0 < value < float("inf"))
+A_SHARE = Rule("at least 0 and at most 1", lambda value: 0 <= value <= 1)
 SECONDS = Rule("above 0 and at most 3600", lambda value: 0 < value <= 3600)
 A_NAME = Rule(
     "a name of at most 100 letters, digits, '_', '-' and '.', since files are named after it",
@@ -55,13 +56,24 @@ ARGUMENTS: dict[str, Rule] = {
     "hidden": at_least(1),
     "filters": at_least(1),
     "kernel_size": between(1, 29),
+    "convolutions": between(1, 9),
+    "blocks": between(1, 33),
     "dropout": between(0, 1),
+    "block_dropout": between(0, 1),
+    "l2": between(0, 1),
+    "momentum": between(0, 1),
+    "weight_decay": between(0, 1),
     "activation": one_of(ACTIVATIONS),
     "learning_rate": POSITIVE,
     "beta_1": between(0, 1),
     "beta_2": between(0, 1),
     "epsilon": POSITIVE,
 }
+
+
+def optional(rule: Rule) -> Rule:
+    """Null, or what obeys `rule`."""
+    return Rule(f"{rule.text}, or null", lambda value: value is None or rule.holds(value))
 
 
 def ruled(rule: Rule) -> Any:
@@ -89,7 +101,7 @@ class AugmentConfig:
 
     flip: bool
     shift: int = ruled(between(0, 28))
-    erasing: float = ruled(Rule("at least 0 and at most 1", lambda value: 0 <= value <= 1))
+    erasing: float = ruled(A_SHARE)
     cutout: int = ruled(between(0, 57))
 
 
@@ -100,6 +112,11 @@ class TrainerConfig:
     epochs: int = ruled(between(1, 1_000_001))
     batch_size: int = ruled(between(1, 60_001))
     precision: str = ruled(one_of(("float32", "bfloat16")))
+    schedule: str = field(default="constant", metadata={"rule": one_of(("constant", "cosine", "one_cycle"))})
+    label_smoothing: float = field(default=0.0, metadata={"rule": between(0, 1)})
+    patience: int | None = field(default=None, metadata={"rule": optional(at_least(1))})
+    target_accuracy: float | None = field(default=None, metadata={"rule": optional(A_SHARE)})
+    tensorboard: bool = False
     jit_compile: bool | None = None
     mirrored: bool = False
 

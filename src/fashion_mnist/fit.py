@@ -4,7 +4,7 @@ import functools
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -13,11 +13,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from fashion_mnist.augment import layers_of
+from fashion_mnist.callbacks import Interruptible, callbacks_of
 from fashion_mnist.compiled import CompiledModel
 from fashion_mnist.config import Config
 from fashion_mnist.data import Split
 from fashion_mnist.errors import UserError
-from fashion_mnist.interrupt import Interruptible
 
 History = dict[str, list[float]]
 
@@ -93,7 +93,7 @@ def fit(
         callbacks: Keras's or your own.
 
     Raises:
-        UserError: the optimizer refuses its arguments, or the training diverged.
+        UserError: the optimizer refuses its arguments, devices cannot divide the last batch, or training diverged.
     """
     trainer = config.trainer
     with model.distribute_strategy.scope():
@@ -101,10 +101,16 @@ def fit(
             model, training, validation, trainer.batch_size, config.seed, layers_of(config.augment)
         )
         compiled.compile(
-            create(config.optimizer, "optimizer"),
-            loss="sparse_categorical_crossentropy",
+            optimizer_of(config, compiled.steps),
+            loss=loss_of(config),
             metrics=["accuracy"],
             jit_compile=faster_with_xla(model, config) if trainer.jit_compile is None else trainer.jit_compile,  # pyright: ignore[reportArgumentType]
+        )
+    devices = model.distribute_strategy.num_replicas_in_sync
+    if compiled.rest % devices:
+        raise UserError(
+            f"the last batch of an epoch has {compiled.rest} images, which {devices} devices cannot divide evenly; "
+            "choose another trainer.batch_size or data.validation."
         )
     compiled.choose_block()
     with Interruptible() as interruptible:
@@ -114,7 +120,7 @@ def fit(
             epochs=trainer.epochs,
             validation_data=compiled.validation_batches(),
             shuffle=False,
-            callbacks=[interruptible, keras.callbacks.TerminateOnNaN(), *callbacks],
+            callbacks=[interruptible, *callbacks_of(config), *callbacks],
             # The bar that moves is for people; a log file gets one line an epoch.
             verbose=1 if sys.stdout.isatty() else 2,  # pyright: ignore[reportArgumentType]
         )
@@ -125,6 +131,40 @@ def fit(
             f"training diverged: the loss is not a number from epoch {first} on; lower optimizer.learning_rate."
         )
     return history
+
+
+def optimizer_of(config: Config, steps: int) -> keras.Optimizer:
+    """The optimizer with its schedule of step sizes.
+
+    Args:
+        config: the optimizer's learning rate is the largest that the schedule reaches.
+        steps: of one epoch.
+
+    Raises:
+        UserError: the optimizer refuses its arguments.
+    """
+    optimizer = create(config.optimizer, "optimizer")
+    highest, steps = config.optimizer["learning_rate"], steps * config.trainer.epochs
+    schedules = keras.optimizers.schedules
+    if config.trainer.schedule == "cosine":  # Loshchilov and Hutter, 2017, https://arxiv.org/abs/1608.03983
+        optimizer.learning_rate = schedules.CosineDecay(highest, steps)
+    elif config.trainer.schedule == "one_cycle":  # Smith and Topin, 2018, https://arxiv.org/abs/1708.07120
+        rise = max(1, round(0.3 * steps))
+        optimizer.learning_rate = schedules.CosineDecay(
+            highest / 25, max(1, steps - rise), warmup_target=highest, warmup_steps=rise
+        )
+    return optimizer
+
+
+def loss_of(config: Config) -> str | Callable[..., Any]:
+    """Cross-entropy, with smoothed labels if asked for (Szegedy et al., 2016, https://arxiv.org/abs/1512.00567)."""
+    smoothing = config.trainer.label_smoothing
+
+    def cross_entropy(labels: tf.Tensor, probabilities: tf.Tensor) -> Any:
+        one_hot = tf.one_hot(tf.cast(tf.reshape(labels, [-1]), tf.int32), tf.shape(probabilities)[-1])
+        return keras.losses.categorical_crossentropy(one_hot, probabilities, label_smoothing=smoothing)
+
+    return cross_entropy if smoothing else "sparse_categorical_crossentropy"
 
 
 def faster_with_xla(model: keras.Model, config: Config) -> bool:

@@ -13,42 +13,56 @@ IMAGE_SHAPE = (28, 28)
 CLASSES = 10
 
 
-def mlp(name: str, hidden: Sequence[int], activation: str) -> keras.Model:
+def mlp(name: str, hidden: Sequence[int], activation: str, dropout: float = 0.0, l2: float = 0.0) -> keras.Model:
     """A multilayer perceptron; with `hidden=[128]`, the network of https://www.tensorflow.org/tutorials/keras/classification.
 
     Args:
         name: the model's name.
-        hidden: neurons of each hidden layer.
+        hidden: neurons of each hidden layer; without any, the model is multinomial logistic regression.
         activation: of the hidden layers.
+        dropout: share of neurons of each hidden layer dropped in training (Srivastava et al., 2014,
+            https://jmlr.org/papers/v15/srivastava14a.html).
+        l2: how much the squares of the hidden layers' weights add to the loss.
     """
-    return keras.Sequential(
-        [
-            *raw_pixels(),
-            layers.Flatten(),
-            *(layers.Dense(neurons, activation) for neurons in hidden),
-            layers.Dense(CLASSES, "softmax", dtype="float32"),
-        ],
-        name=name,
-    )
+    hidden_layers: list[keras.Layer] = []
+    for neurons in hidden:
+        penalty = keras.regularizers.L2(l2) if l2 else None
+        hidden_layers.append(layers.Dense(neurons, activation, kernel_regularizer=penalty))
+        if dropout:
+            hidden_layers.append(layers.Dropout(dropout))
+    return keras.Sequential([*raw_pixels(), layers.Flatten(), *hidden_layers, probabilities()], name=name)
 
 
 def cnn(
-    name: str, filters: Sequence[int], kernel_size: int, dropout: float, hidden: Sequence[int], activation: str
+    name: str,
+    filters: Sequence[int],
+    kernel_size: int,
+    dropout: float,
+    hidden: Sequence[int],
+    activation: str,
+    convolutions: int = 1,
+    block_dropout: float = 0.0,
 ) -> keras.Model:
-    """Blocks of one convolution and one pooling, after LeNet-5 (LeCun et al., 1998, https://doi.org/10.1109/5.726791).
+    """Blocks of convolutions and one pooling, after LeNet-5 (LeCun et al., 1998, https://doi.org/10.1109/5.726791).
 
     Args:
         name: the model's name.
         filters: filters of each block; the first of at most four halves the image's side, and so does each other.
         kernel_size: side of the square kernels, in pixels.
-        dropout: share of features dropped after the blocks in training (Srivastava et al., 2014,
-            https://jmlr.org/papers/v15/srivastava14a.html).
+        dropout: share of features dropped after all blocks in training.
         hidden: neurons of each hidden layer after the blocks.
         activation: of the convolutional and hidden layers.
+        convolutions: of each block, one after the other; two, as in VGG (https://arxiv.org/abs/1409.1556).
+        block_dropout: share of features dropped after each block in training.
     """
     blocks: list[keras.Layer] = []
     for count in filters:
-        blocks += [layers.Conv2D(count, kernel_size, padding="same", activation=activation), layers.MaxPooling2D()]
+        blocks += [
+            layers.Conv2D(count, kernel_size, padding="same", activation=activation) for _ in range(convolutions)
+        ]
+        blocks.append(layers.MaxPooling2D())
+        if block_dropout:
+            blocks.append(layers.Dropout(block_dropout))
     return keras.Sequential(
         [
             *raw_pixels(),
@@ -57,10 +71,44 @@ def cnn(
             layers.Flatten(),
             layers.Dropout(dropout),
             *(layers.Dense(neurons, activation) for neurons in hidden),
-            layers.Dense(CLASSES, "softmax", dtype="float32"),
+            probabilities(),
         ],
         name=name,
     )
+
+
+def resnet(name: str, filters: Sequence[int], blocks: int, activation: str) -> keras.Model:
+    """A residual network for small images (He et al., 2016, section 4.2, https://arxiv.org/abs/1512.03385).
+
+    Args:
+        name: the model's name.
+        filters: filters of each stage; every stage after the first halves the image's side.
+        blocks: residual blocks, of two convolutions each, in each stage.
+        activation: after each batch normalisation.
+    """
+
+    def convolution(features, count: int, kernel_size: int, stride: int):
+        features = layers.Conv2D(count, kernel_size, stride, padding="same", use_bias=False)(features)
+        return layers.BatchNormalization()(features)
+
+    inputs, rescaling = raw_pixels()
+    features = layers.Reshape((*IMAGE_SHAPE, 1))(rescaling(inputs))
+    features = layers.Activation(activation)(convolution(features, filters[0], 3, 1))
+    for stage, count in enumerate(filters):
+        for block in range(blocks):
+            stride = 2 if stage > 0 and block == 0 else 1
+            branch = layers.Activation(activation)(convolution(features, count, 3, stride))
+            branch = convolution(branch, count, 3, 1)
+            if features.shape != branch.shape:
+                features = convolution(features, count, 1, stride)
+            features = layers.Activation(activation)(layers.Add()([features, branch]))
+    outputs = probabilities()(layers.GlobalAveragePooling2D()(features))
+    return keras.Model(inputs, outputs, name=name)
+
+
+def probabilities() -> keras.Layer:
+    """The last layer of every model, exact whatever the precision before."""
+    return layers.Dense(CLASSES, "softmax", dtype="float32")
 
 
 def raw_pixels() -> list:

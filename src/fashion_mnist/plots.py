@@ -83,20 +83,36 @@ def predictions(split: Split, probabilities: np.ndarray, class_names: Sequence[s
         class_names: in label order.
         title: what was evaluated, on what.
     """
-    rows, columns, cell, space = 4, 10, 1.1, 0.35  # inches
-    figure = Figure(figsize=(columns * cell, rows * (cell + space) + 0.4))
-    figure.suptitle(f"{title}: blue is right; red is wrong, with the truth in brackets", fontsize=11)
+    titles, colors = [], []
+    for label, row in zip(split.labels[:40], probabilities[:40], strict=False):
+        actual, predicted = class_names[label], class_names[row.argmax()]
+        titles.append(predicted if predicted == actual else f"{predicted}\n({actual})")
+        colors.append(RIGHT if predicted == actual else WRONG)
+    return sheet(split.images, titles, f"{title}: blue is right; red is wrong, with the truth in brackets", colors)
+
+
+def sheet(images: np.ndarray, titles: Sequence[str], heading: str = "", colors: Sequence[str] = ()) -> Figure:
+    """Images in rows of ten, each below its title of one or two lines.
+
+    Args:
+        images: uint8 (n, 28, 28), of which as many are shown as there are titles, and at most forty.
+        titles: one for each image.
+        heading: of all.
+        colors: of the titles; black where there are none.
+    """
+    titles = titles[:40]
+    columns, cell, space, top = min(10, len(titles)), 1.1, 0.35, 0.4 if heading else 0.05  # inches
+    rows = -(-len(titles) // columns)
+    figure = Figure(figsize=(columns * cell, rows * (cell + space) + top))
+    figure.suptitle(heading, fontsize=11)
     # One pair of axes for all images, in units of cells: forty pairs would take ten times as long to draw.
-    axes = figure.add_axes((0, 0, 1, 1 - 0.4 / figure.get_figheight()))
+    axes = figure.add_axes((0, 0, 1, 1 - top / figure.get_figheight()))
     axes.set_axis_off()
-    axes.set(xlim=(0, columns), ylim=(rows * (1 + space / cell), 0))
-    for index, (image, label) in enumerate(zip(split.images[: rows * columns], split.labels, strict=False)):
-        top, left = (index // columns) * (1 + space / cell) + space / cell, index % columns
-        axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(left + 0.06, left + 0.94, top + 0.94, top + 0.06))
-        actual, predicted = int(label), int(probabilities[index].argmax())
-        right = actual == predicted
-        name = class_names[predicted] if right else f"{class_names[predicted]}\n({class_names[actual]})"
-        style = {"fontsize": 8, "color": RIGHT if right else WRONG, "linespacing": 0.95}
-        axes.text(left + 0.5, top, name, ha="center", va="bottom", **style)
-    axes.set(xlim=(0, columns), ylim=(rows * (1 + space / cell), 0), aspect="auto")
+    height = 1 + space / cell
+    for index, (image, title) in enumerate(zip(images, titles, strict=False)):
+        above, left = index // columns * height + space / cell, index % columns
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(left + 0.06, left + 0.94, above + 0.94, above + 0.06))
+        style = {"fontsize": 8, "color": colors[index] if colors else "black", "linespacing": 0.95}
+        axes.text(left + 0.5, above, title, ha="center", va="bottom", **style)
+    axes.set(xlim=(0, columns), ylim=(rows * height, 0), aspect="auto")
     return figure

@@ -230,6 +230,26 @@ def log_training(run_id: str, config: Config, model: "keras.Model", examples: np
     client.log_artifact(run_id, str(config.folder("plots") / "learning_curves.png"), "plots")
 
 
+def load_model(address: str, uri: str) -> "keras.Model":
+    """Loads a Keras model from MLflow.
+
+    Args:
+        address: such as `runs:/<id>/model` or `models:/<name>@<alias>`.
+        uri: of the tracking store.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    connect(TrackingConfig(uri=uri, experiment="", run_name=None, timeout=1.0))
+    from mlflow import tensorflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return tensorflow.load_model(address, keras_model_kwargs={"compile": False})
+    except (MlflowException, OSError) as error:
+        raise UserError(f"MLflow has no model {address}: {str(error).splitlines()[0]}") from error
+
+
 def find_run(client: "MlflowClient", config: Config, card: Card) -> "Run":
     """The latest run that trained the model in the variant's folder on this dataset; else a run of its own."""
     digest = lineage.file_digest(config.model_file)

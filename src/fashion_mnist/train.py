@@ -35,8 +35,9 @@ def train(config: Config) -> str:
     with tracking.training_run(config, card, lineage.tags(config, card)) as run_id:
         history = fit(model, training, validation, config, callbacks=[tracking.recorder()])
         saved = saving.save(model, config.model_file)
-        last_epoch = {name: values[-1] for name, values in history.items()}
-        write_metrics(config.folder("metrics") / "train.json", last_epoch | {"parameters": model.count_params()})
+        kept = epoch_kept(history, config)
+        metrics = {name: values[kept] for name, values in history.items()}
+        write_metrics(config.folder("metrics") / "train.json", metrics | {"parameters": model.count_params()})
         write_table(config.folder("plots") / "history.csv", by_epoch(history))
         title = f"{config.variant} on {card.title}, seed {config.seed}"
         plots.write(plots.learning_curves(history, title), config.folder("plots") / "learning_curves.png")
@@ -45,6 +46,13 @@ def train(config: Config) -> str:
         f"{config.variant}: model in {config.model_file}, MLflow run {run_id}", highlight=False, soft_wrap=True
     )
     return run_id
+
+
+def epoch_kept(history: dict[str, list[float]], config: Config) -> int:
+    """The epoch, counted from 0, whose weights the model has: the last, or with early stopping the best."""
+    if config.trainer.patience is None:
+        return len(history["loss"]) - 1
+    return history["val_loss"].index(min(history["val_loss"]))
 
 
 def by_epoch(history: dict[str, list[float]]) -> list[dict[str, float]]:

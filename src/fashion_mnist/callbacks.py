@@ -1,0 +1,71 @@
+"""What ends a training: a person, a target that is reached, no more progress; and what TensorBoard is told of it."""
+
+import contextlib
+import shutil
+import signal
+from types import FrameType
+from typing import Any, Self
+
+import keras
+
+from fashion_mnist.config import Config
+
+
+def callbacks_of(config: Config) -> list[keras.callbacks.Callback]:
+    """The callbacks that a configuration asks for."""
+    trainer = config.trainer
+    callbacks: list[keras.callbacks.Callback] = [keras.callbacks.TerminateOnNaN()]
+    if trainer.target_accuracy is not None:
+        callbacks.append(StopAtAccuracy(trainer.target_accuracy))
+    if trainer.patience is not None:
+        callbacks.append(
+            keras.callbacks.EarlyStopping("val_loss", patience=trainer.patience, restore_best_weights=True)
+        )
+    if trainer.tensorboard:
+        folder = config.folder("logs")
+        shutil.rmtree(folder, ignore_errors=True)  # else TensorBoard would show two trainings as one
+        callbacks.append(keras.callbacks.TensorBoard(str(folder), histogram_freq=1))
+    return callbacks
+
+
+class StopAtAccuracy(keras.callbacks.Callback):
+    """Ends training after the epoch in which the accuracy on the training images reaches a target."""
+
+    def __init__(self, target: float) -> None:
+        super().__init__()
+        self.target = target
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Looks at the epoch's accuracy."""
+        if logs and logs["accuracy"] >= self.target:
+            self.model.stop_training = True  # pyright: ignore[reportOptionalMemberAccess]
+
+
+class Interruptible(keras.callbacks.Callback):
+    """Ends training between two steps when Ctrl-C or a scheduler's SIGTERM asks for it.
+
+    A KeyboardInterrupt that surfaces in the middle of TensorFlow's own code can bring the whole process down before
+    the run is marked as killed.
+    """
+
+    def __enter__(self) -> Self:
+        """Takes note of signals from here on; only the main thread of a program may."""
+        self.asked = False
+        self.previous: dict[int, Any] = {}
+        with contextlib.suppress(ValueError):
+            self.previous = {kind: signal.signal(kind, self.ask) for kind in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Puts back the handlers that were there before."""
+        for kind, handler in self.previous.items():
+            signal.signal(kind, handler)
+
+    def ask(self, kind: int, frame: FrameType | None) -> None:
+        """Remembers that somebody wants an end."""
+        self.asked = True
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Ends here, where nothing is half done."""
+        if self.asked:
+            raise KeyboardInterrupt

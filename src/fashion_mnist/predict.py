@@ -1,0 +1,192 @@
+"""Tells what is on pictures, with a trained model.
+
+usage: python -m fashion_mnist.predict PICTURE... [model=VARIANT | run=ID | model=models:/NAME@ALIAS] [--json]
+       [--picture FILE] [key=value ...]
+
+A PICTURE is a file, or a folder with all pictures in it and below. It may have any size, be coloured or grey, and the
+garment may be light on dark or dark on light: the edge of the picture tells which.
+
+  model=cnn           the variant in models/ (default: mlp); or a model of MLflow's registry: model=models:/name@alias
+  run=ID              the model of an MLflow run instead
+  --json              one line of JSON for each picture, for machines
+  --picture FILE      draws the pictures as the model sees them, with what it takes them for
+  key=value           any other key, such as tracking.uri=http://localhost:5000 or output_dir=/tmp/try
+
+The exit code is 1 when a picture could not be read; the others are told all the same.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from fashion_mnist import pictures
+from fashion_mnist.cli import compose, explain
+from fashion_mnist.data import CLASS_NAMES
+from fashion_mnist.errors import UserError
+
+BATCH = 256
+Model = Callable[[np.ndarray], np.ndarray]  # uint8 (n, 28, 28) -> probabilities, float32 (n, 10)
+
+
+@dataclass
+class Request:
+    """What was typed."""
+
+    places: list[Path]
+    overrides: list[str]
+    model: str | None = None  # an address that MLflow knows
+    as_json: bool = False
+    picture: Path | None = None
+
+
+def parse(arguments: Sequence[str]) -> Request:
+    """Reads the command line.
+
+    Raises:
+        UserError: there is no picture on it, or an option is unknown or lacks its value.
+    """
+    request, rest = Request([], []), list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        key, equals, value = argument.partition("=")
+        if argument == "--json":
+            request.as_json = True
+        elif key == "--picture":
+            if not equals and not rest:
+                raise UserError("--picture needs a file: --picture prediction.png")
+            request.picture = Path(value if equals else rest.pop(0))
+        elif argument.startswith("-"):
+            raise UserError(f"there is no option {argument}; --help lists them.")
+        elif not equals or Path(argument).exists() or not re.fullmatch(r"\+*[\w./@]+", key):
+            request.places.append(Path(argument))
+        elif key == "run":
+            request.model = f"runs:/{value}/model"
+        elif key == "model" and ":/" in value:
+            request.model = value
+        else:
+            request.overrides.append(argument)
+    if not request.places:
+        raise UserError("name at least one picture: python -m fashion_mnist.predict shoe.png")
+    return request
+
+
+def predict(request: Request) -> bool:
+    """Reads, predicts and prints.
+
+    Returns:
+        Whether every picture could be read.
+    """
+    config = compose(request.overrides)
+    files = list(pictures.files_of(request.places))
+    if not files:
+        raise UserError(f"there is no picture in {', '.join(str(place) for place in request.places)}.")
+    if request.model is None and not config.model_file.is_file():
+        command = " ".join(["python -m fashion_mnist", *request.overrides])
+        raise UserError(f"there is no model in {config.model_file}; train it first: {command}")
+    readable, images, complete = read_all(files)
+    if not readable:
+        return False
+    model = load(request.model or str(config.model_file), config.tracking.uri)
+    probabilities = np.concatenate(list(batches(model, images)))
+    show(readable, probabilities, request.as_json)
+    if request.picture:
+        draw(request.picture, readable, images, probabilities)
+    return complete
+
+
+def read_all(files: Sequence[Path]) -> tuple[list[Path], np.ndarray, bool]:
+    """The readable files, their images, uint8 (n, 28, 28), and whether that is all; names the others on stderr."""
+    readable, images = [], []
+    for file in progress(files, "reading"):
+        try:
+            images.append(pictures.read(file))
+            readable.append(file)
+        except UserError as error:
+            print(f"skipped: {error}", file=sys.stderr)
+    return (
+        readable,
+        np.array(images, dtype=np.uint8).reshape(-1, pictures.SIDE, pictures.SIDE),
+        len(readable) == len(files),
+    )
+
+
+def batches(model: Model, images: np.ndarray) -> Iterator[np.ndarray]:
+    """Predicts a few hundred images at a time."""
+    for batch in progress(np.split(images, range(BATCH, len(images), BATCH)), "predicting"):
+        yield np.asarray(model(batch))
+
+
+def progress(items: Sequence, description: str) -> Iterator:
+    """The items, with a progress bar on stderr where there are many and somebody looks."""
+    console = Console(stderr=True)
+    return iter(track(items, description, console=console, disable=len(items) < 20 or not console.is_terminal))
+
+
+def load(address: str, tracking_uri: str) -> Model:
+    """Loads a model from a file, or from MLflow.
+
+    Raises:
+        UserError: it is not there, or not a model.
+    """
+    from fashion_mnist.startup import import_tensorflow
+
+    import_tensorflow()
+    if ":/" not in address:
+        from fashion_mnist import saving
+
+        model = saving.load(Path(address))
+    else:
+        from fashion_mnist import tracking
+
+        model = tracking.load_model(address, tracking_uri)
+    return lambda images: model(images, training=False)
+
+
+def show(files: Sequence[Path], probabilities: np.ndarray, as_json: bool) -> None:
+    """Prints each picture's class and the three classes that are most probable."""
+    table = Table("picture", "class", "most probable")
+    for file, row in zip(files, probabilities, strict=True):
+        best = [(CLASS_NAMES[label], float(row[label])) for label in np.argsort(-row)[:3]]
+        if as_json:
+            top = [{"class": name, "probability": round(share, 6)} for name, share in best]
+            print(json.dumps({"picture": str(file), "class": best[0][0], "top": top}))
+        else:
+            table.add_row(str(file), best[0][0], ", ".join(f"{name} {share:.1%}" for name, share in best))
+    if not as_json:
+        Console().print(table)
+
+
+def draw(target: Path, files: Sequence[Path], images: np.ndarray, probabilities: np.ndarray) -> None:
+    """Draws the first images as the model sees them."""
+    from fashion_mnist import plots
+
+    names = [f"{CLASS_NAMES[row.argmax()]} {row.max():.0%}" for row in probabilities]
+    plots.write(plots.sheet(images, [f"{file.name}\n{name}" for file, name in zip(files, names, strict=True)]), target)
+
+
+def main() -> None:
+    """Runs from the command line."""
+    if {"-h", "--help"} & set(sys.argv[1:]) or len(sys.argv) == 1:
+        print(__doc__)
+        return
+    try:
+        sys.exit(0 if predict(parse(sys.argv[1:])) else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if (message := explain(error)) is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

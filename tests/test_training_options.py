@@ -1,0 +1,103 @@
+"""What conf/trainer and conf/experiment promise, on a few hundred drawn garments."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import ROOT, assert_one_sentence, run_step
+
+from fashion_mnist.cli import compose
+from fashion_mnist.config import Config
+from fashion_mnist.data import load_training, read_card
+from fashion_mnist.fit import History, build, fit, loss_of, optimizer_of
+from fashion_mnist.train import epoch_kept, train
+
+Compose = Callable[..., Config]
+EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf/experiment").glob("*.yaml"))
+
+
+def trained(config: Config) -> tuple[keras.Model, History]:
+    folder = Path(config.data_root) / config.data.name
+    training, validation = load_training(folder, read_card(folder), config.data.validation)
+    model = build(config)
+    return model, fit(model, training, validation, config)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_preset_trains(experiment: str, tiny: Compose) -> None:
+    train(tiny(f"experiment={experiment}", "trainer.epochs=1"))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle"])
+def test_every_optimizer_learns_with_every_schedule(optimizer: str, schedule: str, tiny: Compose) -> None:
+    _, history = trained(tiny(f"optimizer={optimizer}", f"trainer.schedule={schedule}", "trainer.epochs=3"))
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def test_schedules_go_where_their_names_say() -> None:
+    def rate(schedule: str, step: int) -> float:
+        config = compose([f"trainer.schedule={schedule}", "trainer.epochs=2", "optimizer.learning_rate=0.1"])
+        optimizer = optimizer_of(config, 500)
+        optimizer.build([keras.Variable(0.0)])
+        optimizer._iterations.assign(step)
+        return float(np.asarray(optimizer.learning_rate))
+
+    assert [rate("constant", step) for step in (0, 999)] == pytest.approx([0.1, 0.1])
+    assert [rate("cosine", step) for step in (0, 500, 1000)] == pytest.approx([0.1, 0.05, 0.0])
+    assert [rate("one_cycle", step) for step in (0, 300, 650, 1000)] == pytest.approx([0.004, 0.1, 0.05, 0.0], abs=1e-6)
+
+
+def test_smoothed_labels_are_those_that_keras_smooths() -> None:
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet(np.ones(10), 50).astype(np.float32)
+    labels = random.integers(0, 10, 50).astype(np.uint8)
+    ours = loss_of(compose(["trainer.label_smoothing=0.1"]))
+    assert callable(ours)
+    smoothed = np.full((50, 10), 0.01) + 0.9 * np.eye(10)[labels]
+    expected = -(smoothed * np.log(probabilities / probabilities.sum(1, keepdims=True))).sum(1)
+    assert np.asarray(ours(labels, probabilities)) == pytest.approx(expected, rel=1e-4)  # pyright: ignore[reportArgumentType]
+
+
+def test_patience_keeps_the_best_epoch(tiny: Compose) -> None:
+    config = tiny("trainer.patience=2", "trainer.epochs=30", "optimizer=sgd", "optimizer.learning_rate=0.5")
+    model, history = trained(config)
+    assert len(history["loss"]) < 30
+    best = epoch_kept(history, config)
+    assert best == len(history["loss"]) - 3
+    _, validation = load_training(*dataset(config), config.data.validation)
+    right = np.asarray(model(validation.images)).argmax(1) == validation.labels
+    assert right.mean() == pytest.approx(history["val_accuracy"][best], abs=1e-6)
+
+
+def dataset(config: Config):
+    folder = Path(config.data_root) / config.data.name
+    return folder, read_card(folder)
+
+
+def test_patience_without_validation_images_is_refused(workplace: Path) -> None:
+    process = run_step("data=synthetic", "data.validation=0", "trainer.patience=3")
+    assert_one_sentence(process, "trainer.patience", "data.validation=0")
+
+
+def test_training_stops_at_a_target(tiny: Compose) -> None:
+    _, history = trained(tiny("trainer.target_accuracy=0.5", "trainer.epochs=30"))
+    assert history["accuracy"][-1] >= 0.5
+    assert all(accuracy < 0.5 for accuracy in history["accuracy"][:-1])
+
+
+def test_tensorboard_gets_curves_and_histograms_of_the_last_training_alone(tiny: Compose, workplace: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = tiny("trainer.tensorboard=true", "trainer.epochs=2")
+    for _ in range(2):
+        trained(config)
+    for part in ("train", "validation"):
+        events = EventAccumulator(str(workplace / "logs/mlp" / part), size_guidance={"tensors": 0}).Reload()
+        tags = events.Tags()["tensors"]
+        assert {"epoch_loss", "epoch_accuracy"} <= set(tags)
+        assert len(events.Tensors("epoch_loss")) == 2
+    events = EventAccumulator(str(workplace / "logs/mlp/train")).Reload()
+    assert any("kernel" in tag for tag in events.Tags()["tensors"])

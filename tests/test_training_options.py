@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras
+import mlflow
 import numpy as np
 import pytest
 from conftest import ROOT, assert_one_sentence, run_step
@@ -27,7 +28,11 @@ def trained(config: Config) -> tuple[keras.Model, History]:
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_preset_trains(experiment: str, tiny: Compose) -> None:
-    train(tiny(f"experiment={experiment}", "trainer.epochs=1"))
+    config = tiny(f"experiment={experiment}", "trainer.epochs=1")
+    run = mlflow.get_run(train(config))
+    assert run.info.status == "FINISHED"
+    assert 0 < run.data.metrics["accuracy"] <= 1
+    assert config.model_file.is_file()
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import itertools
 import math
+import mmap
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -90,7 +91,10 @@ class CompiledModel(keras.Model):
         return divmod(int(self.optimizer._iterations.numpy()), self.steps)  # `iterations` leaves out accumulated steps
 
     def shuffled(self, epoch: int) -> np.ndarray:
-        """The order of the images in an epoch, int32 (n,)."""
+        """The order of the images in an epoch, int32 (n,).
+
+        Each epoch has its own; Keras's seeded `fit` gives all epochs the same.
+        """
         return np.random.default_rng([self.seed, epoch]).permutation(self.training_images).astype(np.int32)
 
     def train_step(self, numbers: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -226,4 +230,8 @@ class CompiledModel(keras.Model):
 
 def resident(split: Split) -> tuple[tf.Variable, ...]:
     """Images and labels on the device, or on each of several."""
-    return tuple(tf.Variable(tf.constant(part), trainable=False) for part in split)
+    variables = tuple(tf.Variable(tf.constant(part), trainable=False) for part in split)
+    for part in split:
+        if file := getattr(part, "_mmap", None):  # the pages that were read count as ours until they are given back
+            file.madvise(mmap.MADV_DONTNEED)
+    return variables

@@ -20,7 +20,9 @@ def run(config: Config) -> None:
     from fashion_mnist.sources import prepare
 
     store.check(config.tracking, config.overrides)
-    config.data.name = read_card(prepare(config.data, config.data_root)).name  # `auto` is decided once
+    card = read_card(prepare(config.data, config.data_root))
+    if config.data.name == "auto":
+        config.data.name = card.name  # decided once
     run_id = train(config)
     metrics = evaluate(config, run_id)
     summarize(config, metrics, run_id)

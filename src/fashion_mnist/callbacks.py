@@ -1,8 +1,9 @@
-"""What ends a training: a person, a target that is reached, no more progress; and what TensorBoard is told of it."""
+"""What happens between epochs: a person, a target or no more progress ends training; frozen layers thaw."""
 
 import contextlib
 import shutil
 import signal
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any, Self
 
@@ -26,6 +27,30 @@ def callbacks_of(config: Config) -> list[keras.callbacks.Callback]:
         shutil.rmtree(folder, ignore_errors=True)  # else TensorBoard would show two trainings as one
         callbacks.append(keras.callbacks.TensorBoard(str(folder), histogram_freq=1))
     return callbacks
+
+
+class Thaw(keras.callbacks.Callback):
+    """Keeps layers frozen until an epoch, and lets them learn from then on.
+
+    Args:
+        layers: that are frozen already.
+        epoch: the first in which they learn, counted from 0.
+    """
+
+    def __init__(self, layers: Sequence[keras.Layer], epoch: int) -> None:
+        super().__init__()
+        self.layers, self.epoch = layers, epoch
+
+    def thaw(self, thawed: bool = True) -> None:
+        """Lets the layers learn, or not."""
+        for layer in self.layers:
+            layer.trainable = thawed
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Thaws, and lets the model compile a step that trains more than the last one."""
+        if epoch == self.epoch:
+            self.thaw()
+            self.model.make_train_function(force=True)  # pyright: ignore[reportOptionalMemberAccess]
 
 
 class StopAtAccuracy(keras.callbacks.Callback):

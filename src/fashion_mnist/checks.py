@@ -37,6 +37,8 @@ def checked(composed: DictConfig, choices: dict[str, str]) -> Config:
     check_ranges(config)
     if config.trainer.patience is not None and config.data.validation == 0:
         raise UserError("trainer.patience watches the validation loss, and data.validation=0 leaves no images for it.")
+    if config.trainer.fine_tuning != 1 and config.trainer.schedule != "constant":
+        raise UserError("trainer.fine_tuning goes with trainer.schedule=constant; for others, set it to 1.")
     config.data_root = str(Path(config.data_root).expanduser())
     for group in ("model", "optimizer"):
         example = example_of(group, choices.get(group))

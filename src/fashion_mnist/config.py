@@ -19,6 +19,8 @@ CONF = ROOT / "conf"
 GROUPS = ("data", "augment", "model", "optimizer", "trainer", "tracking")
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softplus")
 
+BACKBONES = ("MobileNetV3Small", "MobileNetV3Large", "EfficientNetV2B0", "ConvNeXtTiny")  # which scale by themselves
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -56,6 +58,12 @@ ARGUMENTS: dict[str, Rule] = {
     "hidden": at_least(1),
     "filters": at_least(1),
     "kernel_size": between(1, 29),
+    "backbone": one_of(BACKBONES),
+    "weights": Rule(
+        "imagenet, random, or a file that exists",
+        lambda value: value in ("imagenet", "random") or Path(value).expanduser().is_file(),
+    ),
+    "side": between(32, 225),
     "convolutions": between(1, 9),
     "blocks": between(1, 33),
     "dropout": between(0, 1),
@@ -85,7 +93,7 @@ def ruled(rule: Rule) -> Any:
 class DataConfig:
     """conf/data/*.yaml: which dataset, and how much of it validates."""
 
-    name: str = ruled(one_of(("fashion_mnist", "synthetic", "auto")))
+    name: str = ruled(one_of(("fashion_mnist", "synthetic", "auto", "tfds")))
     validation: int = ruled(between(0, 60_000))
     dir: str | None = None
     mirrors: list[str] = field(default_factory=list)
@@ -116,6 +124,8 @@ class TrainerConfig:
     label_smoothing: float = field(default=0.0, metadata={"rule": between(0, 1)})
     patience: int | None = field(default=None, metadata={"rule": optional(at_least(1))})
     target_accuracy: float | None = field(default=None, metadata={"rule": optional(A_SHARE)})
+    frozen_epochs: int | None = field(default=None, metadata={"rule": optional(at_least(0))})
+    fine_tuning: float = field(default=1.0, metadata={"rule": POSITIVE})
     tensorboard: bool = False
     jit_compile: bool | None = None
     mirrored: bool = False

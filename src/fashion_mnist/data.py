@@ -44,8 +44,12 @@ class Card:
 
     @property
     def title(self) -> str:
-        """The dataset's name for titles and tables; drawn garments are never called Fashion-MNIST."""
-        return "Fashion-MNIST" if self.name == "fashion_mnist" else "synthetic garments (not Fashion-MNIST)"
+        """The dataset's name for titles and tables; nothing but the official images is called Fashion-MNIST."""
+        return {
+            "fashion_mnist": "Fashion-MNIST",
+            "tfds": "Fashion-MNIST (TensorFlow Datasets)",
+            "synthetic": "synthetic garments (not Fashion-MNIST)",
+        }.get(self.name, f"{self.name} (not Fashion-MNIST)")
 
 
 def read_card(folder: Path) -> Card:

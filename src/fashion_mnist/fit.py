@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from fashion_mnist.augment import layers_of
-from fashion_mnist.callbacks import Interruptible, callbacks_of
+from fashion_mnist.callbacks import Interruptible, Thaw, callbacks_of
 from fashion_mnist.compiled import CompiledModel
 from fashion_mnist.config import Config
 from fashion_mnist.data import Split
@@ -71,6 +71,8 @@ def create(section: dict[str, Any], group: str) -> Any:
     try:
         return instantiate(OmegaConf.create(section), _convert_="all")
     except Exception as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from error
         reason = " ".join(re.sub(r"\x1b\[\d+m", "", str(error.__cause__ or error)).split())
         reason = reason.partition("Arguments received")[0].strip()  # Keras goes on with a dump of the call
         raise UserError(f"{group}: {section.get('_target_')} refuses its arguments: {reason}") from error
@@ -106,6 +108,7 @@ def fit(
             metrics=["accuracy"],
             jit_compile=faster_with_xla(model, config) if trainer.jit_compile is None else trainer.jit_compile,  # pyright: ignore[reportArgumentType]
         )
+        thaw = thaw_of(model, compiled, config)
     devices = model.distribute_strategy.num_replicas_in_sync
     if compiled.rest % devices:
         raise UserError(
@@ -120,7 +123,7 @@ def fit(
             epochs=trainer.epochs,
             validation_data=compiled.validation_batches(),
             shuffle=False,
-            callbacks=[interruptible, *callbacks_of(config), *callbacks],
+            callbacks=[interruptible, *thaw, *callbacks_of(config), *callbacks],
             # The bar that moves is for people; a log file gets one line an epoch.
             verbose=1 if sys.stdout.isatty() else 2,  # pyright: ignore[reportArgumentType]
         )
@@ -131,6 +134,23 @@ def fit(
             f"training diverged: the loss is not a number from epoch {first} on; lower optimizer.learning_rate."
         )
     return history
+
+
+def thaw_of(model: keras.Model, compiled: CompiledModel, config: Config) -> list[Thaw]:
+    """The callback that thaws the model's frozen layers, if they are to thaw; prepares the optimizer for them.
+
+    Raises:
+        UserError: there are no frozen layers.
+    """
+    if config.trainer.frozen_epochs is None:
+        return []
+    thaw = Thaw([layer for layer in model.layers if not layer.trainable], config.trainer.frozen_epochs)
+    if not thaw.layers:
+        raise UserError(f"trainer.frozen_epochs is for models with frozen layers, and {config.variant} has none.")
+    thaw.thaw()
+    compiled.optimizer.build(compiled.trainable_variables)
+    thaw.thaw(False)
+    return [thaw]
 
 
 def optimizer_of(config: Config, steps: int) -> keras.Optimizer:
@@ -144,8 +164,12 @@ def optimizer_of(config: Config, steps: int) -> keras.Optimizer:
         UserError: the optimizer refuses its arguments.
     """
     optimizer = create(config.optimizer, "optimizer")
-    highest, steps = config.optimizer["learning_rate"], steps * config.trainer.epochs
+    highest, frozen = config.optimizer["learning_rate"], config.trainer.frozen_epochs
     schedules = keras.optimizers.schedules
+    if frozen is not None and config.trainer.schedule == "constant":
+        rates = [highest, highest * config.trainer.fine_tuning]
+        optimizer.learning_rate = schedules.PiecewiseConstantDecay([frozen * steps - 1], rates)
+    steps *= config.trainer.epochs
     if config.trainer.schedule == "cosine":  # Loshchilov and Hutter, 2017, https://arxiv.org/abs/1608.03983
         optimizer.learning_rate = schedules.CosineDecay(highest, steps)
     elif config.trainer.schedule == "one_cycle":  # Smith and Topin, 2018, https://arxiv.org/abs/1708.07120

@@ -15,6 +15,7 @@ from fashion_mnist.download import download
 from fashion_mnist.errors import UserError
 
 HOME = "https://github.com/zalandoresearch/fashion-mnist"
+LICENSE = "MIT, Copyright 2017 Zalando SE"
 
 # File names and MD5 digests as published in the README of https://github.com/zalandoresearch/fashion-mnist
 OFFICIAL = {

@@ -8,6 +8,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -16,7 +17,7 @@ from rich.panel import Panel
 from fashion_mnist.config import DataConfig
 from fashion_mnist.data import CARD, CLASS_NAMES, PARTS, SAMPLES, Arrays, Split, is_intact, read_card
 from fashion_mnist.errors import SourceUnavailableError, UserError
-from fashion_mnist.official import DIGEST, HOME, official_arrays
+from fashion_mnist.official import DIGEST, HOME, LICENSE, official_arrays
 from fashion_mnist.synthetic import generate
 
 
@@ -35,6 +36,8 @@ def prepare(config: DataConfig, root: str | Path) -> Path:
     """
     if config.name == "synthetic":
         return prepare_synthetic(config, Path(root))
+    if config.name == "tfds":
+        return prepare_tfds(config, Path(root))
     try:
         return prepare_official(config, Path(root))
     except SourceUnavailableError as error:
@@ -50,8 +53,17 @@ def prepare_official(config: DataConfig, root: Path) -> Path:
     """Prepares the real 70,000 images as `root/fashion_mnist`."""
     folder = root / "fashion_mnist"
     if not is_intact(folder) or read_card(folder).digest != DIGEST:
-        card = {"name": "fashion_mnist", "source": HOME, "license": "MIT, Copyright 2017 Zalando SE"}
-        write(folder, official_arrays(config), card)
+        write(folder, official_arrays(config), {"name": "fashion_mnist", "source": HOME, "license": LICENSE})
+    return folder
+
+
+def prepare_tfds(config: DataConfig, root: Path) -> Path:
+    """Prepares what TensorFlow Datasets has as `root/tfds`."""
+    folder = root / "tfds"
+    if not is_intact(folder):
+        from fashion_mnist.tfds import tfds_arrays
+
+        write(folder, *tfds_arrays(config))
     return folder
 
 
@@ -68,7 +80,7 @@ def prepare_synthetic(config: DataConfig, root: Path) -> Path:
     return folder
 
 
-def write(folder: Path, arrays: Arrays, card: dict[str, str]) -> None:
+def write(folder: Path, arrays: Arrays, card: dict[str, Any]) -> None:
     """Writes the arrays, their card and the samples beside `folder`, then puts them in its place in one move.
 
     Raises:
@@ -87,7 +99,7 @@ def write(folder: Path, arrays: Arrays, card: dict[str, str]) -> None:
         raise UserError(f"cannot write to {folder.parent} ({reason}); choose another folder: data_root=...") from error
 
 
-def write_files(folder: Path, arrays: Arrays, card: dict[str, str]) -> None:
+def write_files(folder: Path, arrays: Arrays, card: dict[str, Any]) -> None:
     """Writes what a prepared dataset consists of.
 
     The card holds nothing that differs from machine to machine, so the same data gives the same bytes.
@@ -99,12 +111,13 @@ def write_files(folder: Path, arrays: Arrays, card: dict[str, str]) -> None:
         content = buffer.getbuffer()
         (folder / f"{part}.npy").write_bytes(content)
         files[f"{part}.npy"] = {"sha256": hashlib.sha256(content).hexdigest(), "shape": list(arrays[part].shape)}
-    description = {**card, "class_names": list(CLASS_NAMES), "files": files}
+    description = {**card, "class_names": list(card.get("class_names", CLASS_NAMES)), "files": files}
     (folder / CARD).write_text(json.dumps(description, indent=2) + "\n")
     from fashion_mnist import plots  # matplotlib takes half a second
 
     training = Split(arrays["train_images"], arrays["train_labels"])
-    plots.write(plots.samples(training, CLASS_NAMES, read_card(folder).title), folder / SAMPLES)
+    written = read_card(folder)
+    plots.write(plots.samples(training, written.class_names, written.title), folder / SAMPLES)
 
 
 def replace_folder(new: Path, folder: Path) -> None:

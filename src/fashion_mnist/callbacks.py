@@ -42,9 +42,15 @@ class Thaw(keras.callbacks.Callback):
         self.layers, self.epoch = layers, epoch
 
     def thaw(self, thawed: bool = True) -> None:
-        """Lets the layers learn, or not."""
+        """Lets the layers learn, or not; all but batch normalisation, whose averages would forget what they know.
+
+        Keras's guide calls such layers with `training=False` instead, which `fit` overrides since Keras 3.
+        """
         for layer in self.layers:
             layer.trainable = thawed
+            for part in layer._flatten_layers():
+                if isinstance(part, keras.layers.BatchNormalization):
+                    part.trainable = False
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Thaws, and lets the model compile a step that trains more than the last one."""

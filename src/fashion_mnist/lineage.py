@@ -70,7 +70,7 @@ def note(config: Config, card: Card, tags: dict[str, str]) -> str:
 def config_digest(config: Config) -> str:
     """Stands for everything in the configuration that determines the result: not where it is stored or recorded."""
     content = config.composed()
-    relevant = {key: content[key] for key in ("model", "optimizer", "trainer", "seed")}
+    relevant = {key: content[key] for key in ("augment", "model", "optimizer", "trainer", "seed")}
     relevant["validation"] = config.data.validation
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -114,7 +114,7 @@ def resnet(name: str, filters: Sequence[int], blocks: int, activation: str) -> k
 def transfer(name: str, backbone: str, weights: str, side: int, dropout: float) -> keras.Model:
     """A network that knows photographs, and a last layer of our own (https://keras.io/guides/transfer_learning).
 
-    The backbone is frozen; `trainer.frozen_epochs` says when it learns too. Its batch normalisation never does.
+    The backbone is frozen; `trainer.frozen_epochs` says when it learns too.
 
     Args:
         name: the model's name.
@@ -127,7 +127,7 @@ def transfer(name: str, backbone: str, weights: str, side: int, dropout: float) 
     grey = layers.Resizing(side, side)(layers.Reshape((*IMAGE_SHAPE, 1))(inputs))
     network = pretrained(backbone, weights, side)
     network.trainable = False
-    features = network(layers.Concatenate()([grey, grey, grey]), training=False)
+    features = network(layers.Concatenate()([grey, grey, grey]))
     return keras.Model(inputs, probabilities()(layers.Dropout(dropout)(features)), name=name)
 
 

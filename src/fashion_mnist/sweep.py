@@ -3,14 +3,27 @@
 import atexit
 import os
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
 
 from fashion_mnist import store, tracking
 from fashion_mnist.config import TrackingConfig
 from fashion_mnist.errors import UserError
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+METRICS = {
+    "accuracy": "training accuracy",
+    "val_accuracy": "validation accuracy",
+    "test_accuracy": "test accuracy",
+    "test_loss": "test loss",
+}
 
 
 class SweepRun(Callback):
@@ -35,7 +48,47 @@ class SweepRun(Callback):
             self.close("FINISHED")
 
     def close(self, status: str) -> None:
-        """Closes the run, once."""
+        """Shows what came out, and closes the run with it, once."""
         atexit.unregister(self.close)
         os.environ.pop(tracking.PARENT, None)
-        tracking.close_sweep(self.config, self.run_id, status)
+        rows = summarize(tracking.jobs_of_sweep(self.config, self.run_id))
+        if len(rows) > 1:
+            show(rows)
+        tracking.close_sweep(self.config, self.run_id, status, markdown(rows))
+
+
+def summarize(jobs: Sequence["Run"]) -> list[list[str]]:
+    """The jobs of a sweep side by side: the headings, and a row for each job; metrics that no job has are left out."""
+    metrics = {key: heading for key, heading in METRICS.items() if any(key in job.data.metrics for job in jobs)}
+    rows = [["run", *metrics.values(), "seconds", "status"]] if jobs else []
+    for job, name in zip(jobs, told_apart([job.info.run_name or job.info.run_id for job in jobs]), strict=True):
+        values = [f"{job.data.metrics[key]:.4f}" if key in job.data.metrics else "" for key in metrics]
+        seconds = f"{(job.info.end_time - job.info.start_time) / 1000:.1f}" if job.info.end_time else ""
+        rows.append([name, *values, seconds, job.info.status.lower()])
+    return rows
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """The names without the words that all of them have."""
+    common = set.intersection(*(set(name.split()) for name in names)) if len(set(names)) > 1 else set()
+    return [" ".join(word for word in name.split() if word not in common) or name for name in names]
+
+
+def show(rows: Sequence[Sequence[str]]) -> None:
+    """Prints the table."""
+    table = Table(title="The sweep's runs")
+    for heading in rows[0]:
+        table.add_column(heading, justify="left" if heading in ("run", "status") else "right")
+    for row in rows[1:]:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """The table for the run's description."""
+    lines = [" | ".join(row) for row in rows]
+    return (
+        "\n".join(f"| {line} |" for line in [*lines[:1], " | ".join("---" for _ in rows[0]), *lines[1:]])
+        if rows
+        else ""
+    )

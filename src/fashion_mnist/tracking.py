@@ -156,9 +156,20 @@ def open_sweep(config: TrackingConfig, overrides: list[str]) -> str:
     return client.create_run(experiment(config, client), run_name=name, tags=tags).info.run_id
 
 
-def close_sweep(config: TrackingConfig, run_id: str, status: str) -> None:
-    """Ends the run of a sweep."""
-    connect(config).set_terminated(run_id, status)
+def jobs_of_sweep(config: TrackingConfig, run_id: str) -> list["Run"]:
+    """The runs that are nested below the run of a sweep, in the order in which they were started."""
+    client = connect(config)
+    place = [client.get_run(run_id).info.experiment_id]
+    nested = f"tags.`mlflow.parentRunId` = '{run_id}'"
+    return list(client.search_runs(place, nested, order_by=["attributes.start_time ASC"]))
+
+
+def close_sweep(config: TrackingConfig, run_id: str, status: str, summary: str) -> None:
+    """Ends the run of a sweep, with a summary in its description."""
+    client = connect(config)
+    note = client.get_run(run_id).data.tags["mlflow.note.content"]
+    client.set_tag(run_id, "mlflow.note.content", f"{note}\n\n{summary}")
+    client.set_terminated(run_id, status)
 
 
 def label_step(config: TrackingConfig, name: str, note: str) -> None:

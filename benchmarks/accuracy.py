@@ -1,9 +1,13 @@
-"""Test accuracy of the variants over seeds: one sweep of our main job, read back from MLflow and put into a table.
+"""Accuracy over seeds: one sweep of our main job, read back from MLflow, averaged over what differs only in its seed.
+
+    uv run python benchmarks/accuracy.py model=mlp,mlp_wide --seeds 5
+    uv run python benchmarks/accuracy.py 'model.hidden=[128],[512],[1024]' --seeds 3 --json docs/accuracy.json
 
 Without --output and --store, everything happens in a temporary folder that is removed; the table remains.
 """
 
 import argparse
+import json
 import os
 import re
 import statistics
@@ -11,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,24 +24,43 @@ from rich import box
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run
 
-# What the references' write-ups claim for a variant; for the others they give no number.
-CLAIMS = {"mlp": "0.8264 (003), ~0.82 (001)"}
-HEADINGS = ("variant", "parameters", "n", "test accuracy", "min - max", "test loss", "seconds", "claimed")
+METRICS = ("test_accuracy", "test_loss", "accuracy", "loss", "val_accuracy", "val_loss")
+HEADINGS = ("configuration", "parameters", "n", "test accuracy", "min - max", "test loss", "accuracy", "seconds")
 LEGEND = (
-    "Mean ± sample standard deviation over n seeds. Seconds: of one training, from its MLflow run's start to its end, "
-    "median. Claimed: the test accuracy in the references' write-ups 003 (10 epochs) and 001 (5 epochs)."
+    "Mean ± sample standard deviation over n seeds. Accuracy: on the training images, in the last epoch. Seconds: of "
+    "one training, from its MLflow run's start to its end, median."
 )
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """A sweep that lies in a tracking database."""
+class Group:
+    """The runs of a sweep that differ only in their seed."""
 
+    name: str  # what makes them differ from other groups, such as `mlp hidden=[512]`
     command: str
-    runs: list["Run"]  # finished and evaluated
-    left_out: int
+    facts: str
+    parameters: int
+    seconds: float
+    metrics: dict[str, list[float]]  # of the last epoch, or of the test; one value for each seed
+    history: dict[str, list[float]]  # of each epoch; means over the seeds
+
+    @property
+    def row(self) -> list[str]:
+        """A line of the table, in the order of `HEADINGS`."""
+        accuracies = self.metrics["test_accuracy"]
+        return [
+            self.name,
+            f"{self.parameters:,}",
+            str(len(accuracies)),
+            mean_and_deviation(accuracies),
+            f"{min(accuracies):.4f} - {max(accuracies):.4f}",
+            mean_and_deviation(self.metrics["test_loss"]),
+            mean_and_deviation(self.metrics["accuracy"]),
+            f"{self.seconds:.1f}",
+        ]
 
 
 def main() -> None:
@@ -46,7 +69,7 @@ def main() -> None:
     if arguments.from_store:
         if not (arguments.store and arguments.store.is_file()):
             sys.exit("error: --from-store needs --store, the file of an existing tracking database.")
-        report(arguments.store, arguments.parent, arguments.markdown)
+        report(arguments.store, arguments.parent, arguments.json)
         return
     official_folder()
     with tempfile.TemporaryDirectory(prefix="fashion-mnist-accuracy-") as temporary:
@@ -54,21 +77,20 @@ def main() -> None:
         store = (arguments.store or output / "mlflow.db").resolve()
         store.parent.mkdir(parents=True, exist_ok=True)
         train(arguments, output, store)
-        report(store, None, arguments.markdown)
+        report(store, None, arguments.json)
 
 
 def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--models", default="mlp,mlp_wide,cnn", help="variants to train (default: %(default)s)")
-    add("--seeds", type=positive, default=5, help="trainings of each variant: seeds 0, 1, ... (default: %(default)s)")
-    add("--override", action="append", default=[], metavar="KEY=VALUE", help="for all trainings; may be repeated")
+    add("overrides", nargs="*", metavar="KEY=VALUES", help="of the main job; several values are swept over")
+    add("--seeds", type=positive, default=5, help="trainings of each combination: seeds 0, 1, ... (default: 5)")
     add("--output", type=Path, metavar="FOLDER", help="keep models, pictures, logged files and prepared data here")
     add("--store", type=Path, metavar="FILE", help="keep the tracking database here (default: mlflow.db in --output)")
     add("--from-store", action="store_true", help="train nothing; read the latest sweep from --store")
     add("--parent", metavar="RUN_ID", help="with --from-store: the sweep of this MLflow run, not the latest")
-    add("--markdown", type=Path, metavar="FILE", help="write the table to this file as well")
+    add("--json", type=Path, metavar="FILE", help="add the results to this file, in place of older ones of that name")
     return parser.parse_args()
 
 
@@ -76,32 +98,30 @@ def train(arguments: argparse.Namespace, output: Path, store: Path) -> None:
     """Runs one sweep of the main job in the folder `output`; ends everything if it fails."""
     prepare(output / "data")
     seeds = ",".join(str(seed) for seed in range(arguments.seeds))
-    command = ["python", "-m", "fashion_mnist", "-m", f"model={arguments.models}", f"seed={seeds}"]
-    variables = environment(MLFLOW_TRACKING_URI=f"sqlite:///{store}")
-    code = subprocess.run([*command, *arguments.override], cwd=output, env=variables).returncode
+    command = ["python", "-m", "fashion_mnist", "-m", *arguments.overrides, f"seed={seeds}"]
+    code = subprocess.run(command, cwd=output, env=environment(MLFLOW_TRACKING_URI=f"sqlite:///{store}")).returncode
     if code:
         sys.exit(f"error: the sweep ended with exit code {code}; what it said stands above.")
 
 
-def report(store: Path, parent: str | None, markdown_file: Path | None) -> None:
-    """Reads a sweep and shows its table."""
-    sweep = read(store, parent)
-    rows = [row(name, [run for run in sweep.runs if run.data.tags["variant"] == name]) for name in variants(sweep)]
-    facts = describe(sweep)
-    table = Table(title=sweep.command, box=box.SIMPLE)
+def report(store: Path, parent: str | None, json_file: Path | None) -> None:
+    """Reads a sweep, shows its table, and keeps its results."""
+    groups = read(store, parent)
+    table = Table(title=groups[0].command, box=box.SIMPLE)
     for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading in (HEADINGS[0], HEADINGS[-1]) else "right")
-    for cells in rows:
-        table.add_row(*cells)
+        table.add_column(heading, justify="left" if heading == HEADINGS[0] else "right")
+    for group in groups:
+        table.add_row(*group.row)
     console = wide_console()
     console.print(table)
-    console.print(f"{LEGEND}\n{facts}", highlight=False)
-    if markdown_file:
-        markdown_file.parent.mkdir(parents=True, exist_ok=True)
-        markdown_file.write_text(markdown(sweep.command, rows, facts))
+    console.print(f"{LEGEND}\n{groups[0].facts}", highlight=False)
+    if json_file:
+        known = json.loads(json_file.read_text()) if json_file.is_file() else {}
+        known |= {group.name: asdict(group) for group in groups}
+        json_file.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
 
 
-def read(store: Path, parent: str | None) -> Sweep:
+def read(store: Path, parent: str | None) -> list[Group]:
     """The evaluated runs of a sweep, of the latest one where `parent` is None; ends the program where there are none.
 
     Args:
@@ -121,59 +141,54 @@ def read(store: Path, parent: str | None) -> Sweep:
         found = client.search_runs(experiments, "tags.sweep = 'true'", max_results=1, order_by=newest)
     if not found:
         sys.exit(f"error: there is no such sweep in {store}.")
-    children = client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{found[0].info.run_id}'")
-    runs = [run for run in children if run.info.status == "FINISHED" and "test_accuracy" in run.data.metrics]
-    if not runs:
-        sys.exit(f"error: no run of the sweep in {store} was finished and evaluated.")
-    refuse_mixture(runs)
     # The description begins with the overrides, in backquotes.
     overrides = re.search("`(.+?)`", found[0].data.tags.get("mlflow.note.content", ""))
     command = f"python -m fashion_mnist {overrides[1]}" if overrides else f"{found[0].info.run_name}"
-    return Sweep(command, runs, len(children) - len(runs))
+    children = client.search_runs(
+        experiments, f"tags.`mlflow.parentRunId` = '{found[0].info.run_id}'", order_by=["attributes.start_time ASC"]
+    )
+    grouped: dict[str, list[Run]] = {}
+    for run in children:
+        if run.info.status == "FINISHED" and "test_accuracy" in run.data.metrics:
+            grouped.setdefault(without_seed(run), []).append(run)
+    if not grouped:
+        sys.exit(f"error: no run of the sweep in {store} was finished and evaluated.")
+    return [group_of(client, name, command, runs) for name, runs in grouped.items()]
 
 
-def refuse_mixture(runs: Sequence["Run"]) -> None:
-    """Ends the program if runs of one variant differ in more than the seed: their mean would mean nothing."""
-    trained = [(run.data.tags["variant"], run.data.tags["seed"]) for run in runs]
-    if len(trained) != len(set(trained)):
-        sys.exit("error: this sweep varies more than model and seed, and its runs cannot be averaged by variant.")
+def without_seed(run: "Run") -> str:
+    """What a run has in common with those of other seeds."""
+    return " ".join(word for word in f"{run.info.run_name}".split() if not word.startswith("seed="))
 
 
-def variants(sweep: Sweep) -> list[str]:
-    """The variants in the order in which they were trained."""
-    ordered = sorted(sweep.runs, key=lambda run: run.info.start_time)
-    return list(dict.fromkeys(run.data.tags["variant"] for run in ordered))
+def group_of(client: "MlflowClient", name: str, command: str, runs: Sequence["Run"]) -> Group:
+    """What is kept of runs that differ only in their seed."""
+    metrics = [key for key in METRICS if all(key in run.data.metrics for run in runs)]
+    curves = {
+        key: [[step.value for step in client.get_metric_history(run.info.run_id, key)] for run in runs]
+        for key in metrics
+        if not key.startswith("test_")
+    }
+    return Group(
+        name=name,
+        command=command,
+        facts=describe(runs),
+        parameters=parameters(runs[0]),
+        seconds=statistics.median(((run.info.end_time or 0) - run.info.start_time) / 1000 for run in runs),
+        metrics={key: [round(run.data.metrics[key], 6) for run in runs] for key in metrics},
+        # Trainings that stop early have histories of different lengths.
+        history={key: [round(statistics.mean(each), 5) for each in zip(*curves[key], strict=False)] for key in curves},
+    )
 
 
-def row(variant: str, runs: Sequence["Run"]) -> list[str]:
-    """A line of the table, in the order of `HEADINGS`."""
-    accuracies = [run.data.metrics["test_accuracy"] for run in runs]
-    real = all(run.data.tags["dataset"] == "fashion_mnist" for run in runs)
-    seconds = statistics.median(((run.info.end_time or 0) - run.info.start_time) / 1000 for run in runs)
-    return [
-        variant,
-        parameters(runs[0]),
-        str(len(runs)),
-        mean_and_deviation(accuracies),
-        f"{min(accuracies):.4f} - {max(accuracies):.4f}",
-        mean_and_deviation([run.data.metrics["test_loss"] for run in runs]),
-        f"{seconds:.1f}",
-        CLAIMS.get(variant, "") if real else "",
-    ]
-
-
-def parameters(run: "Run") -> str:
-    """The model's number of parameters, from the summary that MLflow logs; «?» where that file is gone."""
+def parameters(run: "Run") -> int:
+    """The model's number of parameters, from the summary that MLflow logs."""
     from mlflow.artifacts import load_text
-    from mlflow.exceptions import MlflowException
 
-    try:
-        summary = load_text(f"{run.info.artifact_uri}/model_summary.txt")
-    except (MlflowException, OSError):
-        return "?"
+    summary = load_text(f"{run.info.artifact_uri}/model_summary.txt")
     # The total would include the optimizer's numbers, depending on when the summary is made.
     counts = re.findall(r"rainable params: ([\d,]+)", summary)
-    return f"{sum(int(count.replace(',', '')) for count in counts):,}" if counts else "?"
+    return sum(int(count.replace(",", "")) for count in counts)
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
@@ -182,25 +197,17 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.4f}{deviation}"
 
 
-def describe(sweep: Sweep) -> str:
+def describe(runs: Sequence["Run"]) -> str:
     """Hardware, versions, dataset and commit, as the runs themselves recorded them."""
 
     def tag(name: str, length: int | None = None) -> str:
-        return " / ".join(sorted({run.data.tags.get(name, "unknown")[:length] for run in sweep.runs}))
+        return " / ".join(sorted({run.data.tags.get(name, "unknown")[:length] for run in runs}))
 
     dirty = " with uncommitted changes" if "true" in tag("git_dirty") else ""
-    left_out = f" {sweep.left_out} runs did not finish, and are left out." if sweep.left_out else ""
     return (
         f"{tag('device')}; Python {tag('python')}, TensorFlow {tag('tensorflow')}, Keras {tag('keras')}; "
-        f"dataset {tag('dataset')} ({tag('dataset_digest')}); commit {tag('git_commit', 12)}{dirty}.{left_out}"
+        f"dataset {tag('dataset')} ({tag('dataset_digest')}); commit {tag('git_commit', 12)}{dirty}"
     )
-
-
-def markdown(command: str, rows: Sequence[Sequence[str]], facts: str) -> str:
-    """The same table in Markdown, the command above it and the facts below."""
-    numbers = ["---" if heading in (HEADINGS[0], HEADINGS[-1]) else "---:" for heading in HEADINGS]
-    lines = ["| " + " | ".join(cells) + " |" for cells in (HEADINGS, numbers, *rows)]
-    return "\n".join(["```", command, "```", "", *lines, "", LEGEND, "", facts, ""])
 
 
 if __name__ == "__main__":

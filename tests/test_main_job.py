@@ -126,6 +126,18 @@ def test_drawn_garments_come_with_a_banner_that_nobody_can_miss(job: Path) -> No
     assert (job / "output.txt").read_text().count("NOT Fashion-MNIST") == 1
 
 
+def test_the_model_tells_pictures_through_mlflow_run(job: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{job}/mlflow.db"
+    parameters = ["-P", f"pictures={job}/plots/mlp/learning_curves.png", "-P", f"output_dir={job}"]
+    command = ["mlflow", "run", str(ROOT), "--env-manager=local", "-e", "predict", *parameters]
+    process = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=job, timeout=120)
+    assert process.returncode == 0, process.stderr
+    assert "learning_curves.png" in process.stdout
+    (run,) = mlflow.MlflowClient(environment["MLFLOW_TRACKING_URI"]).search_runs(["0"])
+    assert run.info.run_name == "predict"
+
+
 def test_results_lie_where_dvc_looks_for_them(job: Path) -> None:
     assert set(json.loads((job / "metrics/mlp/test.json").read_text())) == {
         "test_accuracy",

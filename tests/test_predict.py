@@ -75,6 +75,13 @@ def test_options_may_stand_anywhere(tmp_path: Path) -> None:
     assert parse(["shoe.png", "model=models:/shoes@champion"]).model == "models:/shoes@champion"
 
 
+def test_keys_may_come_as_mlflow_hands_them_over() -> None:
+    request = parse(["shoe.png", "--model", "cnn", "--output_dir=/tmp/try", "--trainer.epochs", "3"])
+    assert request.places == [Path("shoe.png")]
+    assert request.overrides == ["model=cnn", "output_dir=/tmp/try", "trainer.epochs=3"]
+    assert parse(["shoe.png", "--run", "abc"]).model == "runs:/abc/model"
+
+
 @pytest.mark.parametrize("arguments", [[], ["--verbose", "shoe.png"], ["shoe.png", "--picture"]])
 def test_a_wrong_command_line_is_refused(arguments: list[str]) -> None:
     with pytest.raises(UserError):
@@ -95,6 +102,8 @@ def test_a_folder_is_told_picture_by_picture(shoe: np.ndarray, tiny_data: Path, 
     assert told[0]["picture"].endswith("000.png")
     assert told[0]["class"] == told[0]["top"][0]["class"]
     assert 0 < sum(entry["probability"] for entry in told[0]["top"]) <= 1.000001
+    assert len(told[0]["probabilities"]) == 10
+    assert sum(told[0]["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert "broken.jpg" in process.stderr
     assert process.returncode == 1
     assert (workplace / "seen.png").stat().st_size > 5_000

@@ -194,6 +194,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path, tiny_d
         text=True,
     )
     assert process.returncode == 0, process.stderr
+    (folder / "output.txt").write_text(process.stdout)
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     return folder
 
@@ -207,6 +208,32 @@ def test_a_sweep_is_one_parent_with_nested_children(sweep: Path) -> None:
     assert {(run.data.tags["variant"], run.data.tags["seed"]) for run in children} == {
         ("mlp", "3"), ("mlp", "4"), ("cnn", "3"), ("cnn", "4"),
     }  # fmt: skip
+
+
+def test_a_sweep_ends_with_its_jobs_side_by_side(sweep: Path) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{sweep}/mlflow.db")
+    (parent,) = [run for run in all_runs() if "mlflow.parentRunId" not in run.data.tags]
+    table = [line for line in parent.data.tags["mlflow.note.content"].splitlines() if line.startswith("|")]
+    assert table[0].startswith("| run | training accuracy | validation accuracy | seconds | status |")
+    assert [line.split(" | ")[0] for line in table[2:]] == [
+        "| mlp seed=3",
+        "| mlp seed=4",
+        "| cnn seed=3",
+        "| cnn seed=4",
+    ]
+    printed = (sweep / "output.txt").read_text()
+    (job,) = [run for run in all_runs() if (run.data.tags.get("variant"), run.data.tags.get("seed")) == ("cnn", "4")]
+    assert f"{job.data.metrics['val_accuracy']:.4f}" in table[-1]
+    assert f"{job.data.metrics['val_accuracy']:.4f}" in printed
+
+
+def test_a_preset_can_be_a_sweep_of_its_own(tiny_data: Path, workplace: Path) -> None:
+    keys = [*TINY[:3], f"data_root={tiny_data}", "trainer.epochs=1"]
+    process = run_step("experiment=mlp_vs_cnn", *keys, step="main")
+    assert process.returncode == 0, process.stderr
+    names = [run.data.tags.get("variant") for run in all_runs() if "test_accuracy" in run.data.metrics]
+    assert sorted(f"{name}" for name in names) == ["cnn_dropout", "mlp"]
+    assert "The sweep's runs" in process.stdout
 
 
 def test_a_job_of_a_sweep_gives_the_same_bytes_as_a_run_of_its_own(sweep: Path, tiny: Compose) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import mlflow
@@ -91,6 +92,20 @@ def test_training_stops_at_a_target(tiny: Compose) -> None:
     _, history = trained(tiny("trainer.target_accuracy=0.5", "trainer.epochs=30"))
     assert history["accuracy"][-1] >= 0.5
     assert all(accuracy < 0.5 for accuracy in history["accuracy"][:-1])
+
+
+def test_mlflows_own_autologging_works_as_it_does_with_any_keras_model(tiny: Compose) -> None:
+    autolog: Any = mlflow.tensorflow.autolog  # pyright does not see lazily imported modules
+    autolog(log_models=False, log_datasets=False)
+    try:
+        with mlflow.start_run() as run:
+            _, history = trained(tiny("trainer.epochs=3"))
+    finally:
+        autolog(disable=True)
+    for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        logged = mlflow.MlflowClient().get_metric_history(run.info.run_id, name)
+        assert [metric.value for metric in logged] == pytest.approx(history[name])
+    assert mlflow.get_run(run.info.run_id).data.params["epochs"] == "3"
 
 
 def test_tensorboard_gets_curves_and_histograms_of_the_last_training_alone(tiny: Compose, workplace: Path) -> None:

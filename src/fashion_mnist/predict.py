@@ -8,7 +8,7 @@ garment may be light on dark or dark on light: the edge of the picture tells whi
 
   model=cnn           the variant in models/ (default: mlp); or a model of MLflow's registry: model=models:/name@alias
   run=ID              the model of an MLflow run instead
-  --json              one line of JSON for each picture, for machines
+  --json              one line of JSON for each picture, with all ten probabilities, for machines
   --picture FILE      draws the pictures as the model sees them, with what it takes them for
   key=value           any other key, such as tracking.uri=http://localhost:5000 or output_dir=/tmp/try
 
@@ -16,6 +16,7 @@ The exit code is 1 when a picture could not be read; the others are told all the
 """
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ from rich.progress import track
 from rich.table import Table
 
 from fashion_mnist import pictures
+from fashion_mnist.checks import known_keys
 from fashion_mnist.cli import compose, explain
 from fashion_mnist.data import CLASS_NAMES
 from fashion_mnist.errors import UserError
@@ -63,6 +65,8 @@ def parse(arguments: Sequence[str]) -> Request:
             if not equals and not rest:
                 raise UserError("--picture needs a file: --picture prediction.png")
             request.picture = Path(value if equals else rest.pop(0))
+        elif key[:2] == "--" and key[2:] in {"model", "run", *known_keys()} and (equals or rest):
+            rest.insert(0, f"{key[2:]}={value if equals else rest.pop(0)}")  # as `mlflow run -P` hands keys over
         elif argument.startswith("-"):
             raise UserError(f"there is no option {argument}; --help lists them.")
         elif not equals or Path(argument).exists() or not re.fullmatch(r"\+*[\w./@]+", key):
@@ -94,9 +98,14 @@ def predict(request: Request) -> bool:
     readable, images, complete = read_all(files)
     if not readable:
         return False
-    model = load(request.model or str(config.model_file), config.tracking.uri)
+    model_name = request.model or str(config.model_file)
+    model = load(model_name, config.tracking.uri)
     probabilities = np.concatenate(list(batches(model, images)))
     show(readable, probabilities, request.as_json)
+    if "MLFLOW_RUN_ID" in os.environ:  # set by `mlflow run`
+        from fashion_mnist import tracking
+
+        tracking.label_step(config.tracking, "predict", f"{len(readable)} pictures, told by {model_name}.")
     if request.picture:
         draw(request.picture, readable, images, probabilities)
     return complete
@@ -157,7 +166,8 @@ def show(files: Sequence[Path], probabilities: np.ndarray, as_json: bool) -> Non
         best = [(CLASS_NAMES[label], float(row[label])) for label in np.argsort(-row)[:3]]
         if as_json:
             top = [{"class": name, "probability": round(share, 6)} for name, share in best]
-            print(json.dumps({"picture": str(file), "class": best[0][0], "top": top}))
+            every = {name: round(float(share), 7) for name, share in zip(CLASS_NAMES, row, strict=True)}
+            print(json.dumps({"picture": str(file), "class": best[0][0], "top": top, "probabilities": every}))
         else:
             table.add_row(str(file), best[0][0], ", ".join(f"{name} {share:.1%}" for name, share in best))
     if not as_json:

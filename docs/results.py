@@ -1,0 +1,199 @@
+"""Puts results into the README's tables, and the tutorials' exercises into docs/exercises.md and its picture.
+
+    uv run python docs/results.py           # writes
+    uv run python docs/results.py --check   # writes nothing; the exit code says whether everything is up to date
+
+Read are `metrics/`, which `dvc repro` makes, and the accuracies over seeds in `docs/accuracy.json`, which
+`benchmarks/accuracy.py --json docs/accuracy.json` makes.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fashion_mnist.plots import write
+
+ROOT = Path(__file__).parents[1]
+# Preset, the write-up that it follows, what that claims, and the configurations that were trained over seeds.
+PRESETS = (
+    ("first_network", "000", "none", ["mlp experiment=first_network"]),
+    ("beyond_hello_world", "001", "training ~0.83, test ~0.82, loss ~0.50", ["mlp experiment=beyond_hello_world"]),
+    ("tensorboard", "002", "none", ["mlp experiment=tensorboard"]),
+    ("tfds_ann", "003", "test 0.8264", ["mlp tfds experiment=tfds_ann"]),
+    ("mlp_vs_cnn", "004", "the CNN is better", ["mlp experiment=first_network", "cnn_dropout experiment=all_images"]),
+)
+EXERCISES = (
+    ("Neurons", "-m 'model.hidden=[128],[512],[1024]' seed=0,1,2", [f"mlp hidden=[{n}]" for n in (128, 512, 1024)]),
+    (
+        "Layers",
+        "-m 'model.hidden=[],[128],[128,128],[128,128,128]' seed=0,1,2",
+        ["mlp hidden=[]", *(f"mlp hidden=[{','.join(['128'] * n)}]" for n in (1, 2, 3))],
+    ),
+    ("Epochs", "-m trainer.epochs=5,10,20,40 seed=0,1,2", [f"mlp epochs={n}" for n in (5, 10, 20, 40)]),
+)
+Accuracies = dict[str, dict]
+
+
+def main() -> None:
+    """Writes, or with --check compares."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if anything is out of date")
+    arguments = parser.parse_args()
+    accuracies = json.loads((ROOT / "docs/accuracy.json").read_text())
+    readme = (ROOT / "README.md").read_text()
+    readme = between(readme, "results", variants_table(ROOT, accuracies))
+    readme = between(readme, "presets", presets_table(accuracies))
+    texts = {ROOT / "README.md": readme, ROOT / "docs/exercises.md": exercises_page(accuracies)}
+    if arguments.check:
+        stale = [file.name for file, text in texts.items() if not file.is_file() or file.read_text() != text]
+        sys.exit(f"{', '.join(stale)} out of date: uv run python docs/results.py" if stale else 0)
+    for file, text in texts.items():
+        file.write_text(text)
+    write(exercises_picture(accuracies), ROOT / "docs/exercises.png")
+
+
+def between(text: str, name: str, table: str) -> str:
+    """The text with the table between the two comments that carry its name."""
+    pattern = rf"(<!-- {name}: begin.*?-->\n).*?(\n<!-- {name}: end -->)"
+    changed, count = re.subn(pattern, lambda found: f"{found[1]}{table}{found[2]}", text, flags=re.DOTALL)
+    if count != 1:
+        sys.exit(f"error: the comments around the table {name} are missing.")
+    return changed
+
+
+def variants_table(root: Path, accuracies: Accuracies) -> str:
+    """Every variant of the pipeline: what `dvc repro` got with seed 0, and what several seeds give."""
+    rows = []
+    for variant in yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["evaluate"]["matrix"]["model"]:
+        train, test = (json.loads((root / f"metrics/{variant}/{part}.json").read_text()) for part in ("train", "test"))
+        metrics = accuracies.get(variant, {}).get("metrics", {"test_accuracy": [], "test_loss": []})
+        seconds = accuracies.get(variant, {}).get("seconds")
+        rows.append(
+            [
+                f"`{variant}`",
+                f"{train['parameters']:,}",
+                f"{test['test_accuracy']:.4f}",
+                str(len(metrics["test_accuracy"]) or ""),
+                spread(metrics["test_accuracy"]),
+                spread(metrics["test_loss"]),
+                f"{seconds:.0f}" if seconds else "",
+            ]
+        )
+    headings = ["variant", "parameters", "seed 0", "n", "test accuracy", "test loss", "training, s"]
+    return markdown(headings, rows)
+
+
+def presets_table(accuracies: Accuracies) -> str:
+    """What the tutorials claim, beside what their settings give here."""
+    rows = []
+    for preset, source, claim, names in PRESETS:
+        for name in names:
+            metrics = accuracies[name]["metrics"]
+            what = f"`{preset}`" + (f", `{name.split()[0]}`" if len(names) > 1 else "")
+            epochs = len(accuracies[name]["history"]["loss"])
+            counts = [str(epochs), str(len(metrics["test_accuracy"]))]
+            values = [spread(metrics[key]) for key in ("accuracy", "test_accuracy", "test_loss")]
+            rows.append([what, source, claim, *counts, *values])
+    headings = [
+        "`experiment=`",
+        "from",
+        "their claim",
+        "epochs",
+        "n",
+        "training accuracy",
+        "test accuracy",
+        "test loss",
+    ]
+    return markdown(headings, rows, texts=3)
+
+
+def exercises_page(accuracies: Accuracies) -> str:
+    """The tutorials' exercises, each as one line to type, and what came out."""
+    lines = [
+        "# The tutorials' exercises",
+        "",
+        "Each is one line to type. Mean ± sample standard deviation over n seeds; 10 epochs where nothing else is "
+        "said; 5,000 of the training images are kept for validation. This page and its picture are made by "
+        "`uv run python docs/results.py`.",
+        "",
+        "![Neurons, layers and epochs](exercises.png)",
+    ]
+    for title, command, names in EXERCISES:
+        rows = []
+        for name in names:
+            group = accuracies[name]
+            metrics = group["metrics"]
+            values = [spread(metrics[key]) for key in ("accuracy", "val_accuracy", "test_accuracy")]
+            seconds = f"{group['seconds']:.1f}"
+            rows.append(
+                [name.partition(" ")[2], f"{group['parameters']:,}", str(len(metrics["loss"])), *values, seconds]
+            )
+        headings = ["", "parameters", "n", "training accuracy", "validation accuracy", "test accuracy", "training, s"]
+        lines += ["", f"## {title}", "", "```bash", f"uv run python -m fashion_mnist {command}", "```"]
+        lines += [markdown(headings, rows)]
+    facts = accuracies[EXERCISES[0][2][0]]["facts"]
+    lines += [
+        "",
+        "With 40 epochs, overfitting shows: the training loss falls on, while the validation loss rises from its "
+        f"lowest value, after epoch {lowest(accuracies)}. `trainer.patience=3` stops soon after that, and keeps the "
+        "weights of the best epoch.",
+        "",
+        f"{facts}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def lowest(accuracies: Accuracies) -> int:
+    """The epoch, counted from 1, with the lowest mean validation loss of the longest training."""
+    losses = accuracies[EXERCISES[2][2][-1]]["history"]["val_loss"]
+    return losses.index(min(losses)) + 1
+
+
+def exercises_picture(accuracies: Accuracies) -> Figure:
+    """Accuracy by neurons and by layers, and the losses of a long training."""
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    neurons, layers, losses = figure.subplots(1, 3)
+    for axes, (_, _, names), label in ((neurons, EXERCISES[0], "neurons"), (layers, EXERCISES[1], "hidden layers")):
+        ticks = [name.partition("=")[2].strip("[]") for name in names]
+        if axes is layers:
+            ticks = [str(len(tick.split(",")) if tick else 0) for tick in ticks]
+        for key, what, marker in (("accuracy", "training", "o-"), ("test_accuracy", "test", "s--")):
+            values = [accuracies[name]["metrics"][key] for name in names]
+            means, deviations = zip(*((statistics.mean(each), statistics.stdev(each)) for each in values), strict=True)
+            axes.errorbar(ticks, means, deviations, fmt=marker, markersize=4, capsize=3, label=what)
+        axes.set(xlabel=label, ylabel="accuracy after 10 epochs")
+    longest = accuracies[EXERCISES[2][2][-1]]["history"]
+    for key, what, style in (("loss", "training", "-"), ("val_loss", "validation", "--")):
+        losses.plot(range(1, len(longest[key]) + 1), longest[key], style, label=what)
+    losses.axvline(lowest(accuracies), color="grey", linewidth=0.8, linestyle=":")
+    losses.set(xlabel="epoch", ylabel="loss, 128 neurons")
+    losses.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in (neurons, layers, losses):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    return figure
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and sample standard deviation; nothing where there are fewer than two values."""
+    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+
+
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """A table whose first columns hold text, and the others numbers."""
+    rule = ["---" if column < texts else "---:" for column in range(len(headings))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (headings, rule, *rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The README's tables say what metrics/ and docs/accuracy.json say."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+
+def check(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(folder / "docs/results.py"), "--check"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of what the tables are made from, and of the pages that hold them."""
+    for name in ("docs", "metrics"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ("README.md", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def test_the_tables_are_up_to_date(project: Path) -> None:
+    process = check(project)
+    assert process.returncode == 0, process.stderr
+
+
+def test_another_result_of_the_pipeline_makes_the_readme_stale(project: Path) -> None:
+    file = project / "metrics/mlp/test.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "test_accuracy": 0.5}))
+    assert "README.md out of date" in check(project).stderr
+
+
+def test_another_accuracy_over_seeds_makes_both_pages_stale(project: Path) -> None:
+    file = project / "docs/accuracy.json"
+    file.write_text(file.read_text().replace('"test_accuracy": [', '"test_accuracy": [0.1,'))
+    assert "README.md, exercises.md out of date" in check(project).stderr
+
+
+def test_the_tables_can_be_made_anew(project: Path) -> None:
+    readme = (project / "README.md").read_text()
+    (project / "README.md").write_text(readme.replace("| `mlp` |", "| `mlp`? |"))
+    subprocess.run([sys.executable, str(project / "docs/results.py")], check=True, timeout=60)
+    assert (project / "README.md").read_text() == readme
+    assert (project / "docs/exercises.png").stat().st_size > 10_000

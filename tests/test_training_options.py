@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import keras
 import mlflow
@@ -95,7 +94,8 @@ def test_training_stops_at_a_target(tiny: Compose) -> None:
 
 
 def test_mlflows_own_autologging_works_as_it_does_with_any_keras_model(tiny: Compose) -> None:
-    autolog: Any = mlflow.tensorflow.autolog  # pyright does not see lazily imported modules
+    from mlflow.tensorflow import autolog
+
     autolog(log_models=False, log_datasets=False)
     try:
         with mlflow.start_run() as run:

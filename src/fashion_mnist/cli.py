@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -201,7 +202,9 @@ def help_text(job: Callable[..., Any]) -> str:
     ):
         files = sorted((CONF / group).glob("*.yaml"), key=lambda file: (file.stem != default, file.stem))
         options = [f"{file.stem} (default)" if file.stem == default else file.stem for file in files]
-        groups.append(f"  {group:<11} {' | '.join(options):<48} {comment}")
+        margin = " " * 14
+        groups.append(f"  {group:<11} {' '.join(comment.split())}")
+        groups.append(textwrap.fill(" | ".join(options), 100, initial_indent=margin, subsequent_indent=margin))
         shown: set[str] = set()
         for file in files if group != "experiment" else []:
             new = [line for line in commented_keys(file, f"{group}.") if line.split()[0] not in shown]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -20,12 +21,14 @@ from conftest import ROOT, TINY, run_step
 from mlflow.entities import Run
 
 from fashion_mnist import saving
+from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
+from fashion_mnist.data import read_card
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluate import confusion, evaluate, per_class_table, summarize
 from fashion_mnist.fetch import fetch
 from fashion_mnist.fit import build
-from fashion_mnist.lineage import config_digest, file_digest
+from fashion_mnist.lineage import config_digest, file_digest, run_name
 from fashion_mnist.train import train
 
 Compose = Callable[..., Config]
@@ -319,7 +322,22 @@ def test_the_run_that_mlflow_opens_for_a_single_step_says_what_it_is(
 
 def test_the_configuration_digest_ignores_where_results_go(tiny: Compose) -> None:
     assert config_digest(tiny()) == config_digest(tiny("output_dir=elsewhere", "tracking.run_name=x"))
-    assert config_digest(tiny()) != config_digest(tiny("seed=5"))
+    for change in (
+        "seed=5",
+        "augment=standard",
+        "model=cnn",
+        "optimizer=sgd",
+        "trainer.epochs=3",
+        "data.validation=50",
+    ):
+        assert config_digest(tiny()) != config_digest(tiny(change))
+
+
+def test_runs_are_named_after_what_departs_from_the_defaults(tiny: Compose, tiny_data: Path) -> None:
+    card = read_card(tiny_data / "synthetic")
+    overrides = ["model=cnn", "augment=none", "optimizer=adam", "trainer.schedule=cosine", "seed=7"]
+    assert run_name(compose(overrides), replace(card, name="fashion_mnist")) == "cnn schedule=cosine seed=7"
+    assert run_name(compose(["optimizer=sgd"]), card) == "mlp synthetic optimizer=sgd"
 
 
 def test_metrics_agree_with_counting_by_hand() -> None:

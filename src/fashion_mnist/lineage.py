@@ -9,7 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fashion_mnist.config import ROOT, Config
+from omegaconf import DictConfig, OmegaConf
+
+from fashion_mnist.config import CONF, ROOT, Config
 from fashion_mnist.data import Card
 
 
@@ -44,11 +46,13 @@ def flat(section: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def run_name(config: Config, card: Card) -> str:
-    """A name that says what was run, such as `cnn epochs=3 seed=7`."""
+    """A name that says what was run, such as `cnn epochs=3 seed=7`; what is so by default goes without saying."""
     if config.tracking.run_name:
         return config.tracking.run_name
     words = [config.variant] if card.name == "fashion_mnist" else [config.variant, card.name]
-    for key, _, value in (override.partition("=") for override in config.overrides):
+    defaults = [entry for entry in OmegaConf.load(CONF / "config.yaml").defaults if isinstance(entry, DictConfig)]
+    unsaid = {f"{group}={option}" for entry in defaults for group, option in entry.items()}
+    for key, _, value in (override.partition("=") for override in config.overrides if override not in unsaid):
         group, _, leaf = key.lstrip("+").rpartition(".")
         if group != "tracking" and leaf not in ("model", "data", "name", "data_root", "output_dir"):
             words.append(f"{leaf}={value}")

@@ -18,7 +18,6 @@ ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 GROUPS = ("data", "augment", "model", "optimizer", "trainer", "tracking")
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softplus")
-
 BACKBONES = ("MobileNetV3Small", "MobileNetV3Large", "EfficientNetV2B0", "ConvNeXtTiny")  # which scale by themselves
 
 

@@ -7,6 +7,7 @@ serving cannot differ. Every model ends in class probabilities, float32 (n, 10),
 import socket
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import keras
 from keras import layers
@@ -139,10 +140,11 @@ def pretrained(backbone: str, weights: str, side: int) -> keras.Model:
     """
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SECONDS_FOR_AN_ANSWER)  # Keras would wait for ever
+    file = None if weights == "random" else str(Path(weights).expanduser())
     settings = {"include_top": False, "input_shape": (side, side, 3), "pooling": "avg"}
     try:
         with warnings.catch_warnings(action="ignore"):  # that the weights were learned at another size
-            return getattr(keras.applications, backbone)(weights=None if weights == "random" else weights, **settings)
+            return getattr(keras.applications, backbone)(weights=file, **settings)
     except Exception as error:
         if "URL fetch failure" not in str(error) and not isinstance(error, TimeoutError):
             raise

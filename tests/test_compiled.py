@@ -19,7 +19,7 @@ from keras import layers
 from fashion_mnist import saving
 from fashion_mnist.augment import layers_of
 from fashion_mnist.cli import compose
-from fashion_mnist.compiled import CompiledModel
+from fashion_mnist.compiled import CompiledModel, quick_random_numbers
 from fashion_mnist.config import AugmentConfig, Config
 from fashion_mnist.data import Split
 from fashion_mnist.errors import UserError
@@ -572,3 +572,19 @@ def test_accumulated_gradients_do_not_move_the_position(few: Split) -> None:
     assert compiled.position() == (0, 0)
     compiled.fit(compiled.batches(), epochs=2, shuffle=False, verbose=0)  # pyright: ignore[reportArgumentType]
     assert compiled.position() == (2, 0)
+
+
+def test_quick_random_numbers_end_with_the_step_that_is_traced() -> None:
+    def draw(**settings: str) -> np.ndarray:
+        return np.asarray(tf.random.stateless_uniform([4], [1, 2], **settings))  # pyright: ignore[reportArgumentType]
+
+    @tf.function(jit_compile=True, autograph=False)
+    def drawn(**settings: str) -> tf.Tensor:
+        return tf.random.stateless_uniform([4], [1, 2], **settings)  # pyright: ignore[reportArgumentType]
+
+    before = draw()
+    with quick_random_numbers():
+        quick = np.asarray(drawn())
+    assert np.array_equal(quick, np.asarray(drawn(alg="threefry")))
+    assert np.array_equal(draw(), before)
+    assert not np.array_equal(quick, before)

@@ -142,7 +142,8 @@ class CompiledModel(keras.Model):
         @tf.function(jit_compile=self.jit_compile, autograph=False)
         def block(order: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> dict[str, tf.Tensor]:
             def body(step: tf.Tensor) -> tuple[tf.Tensor]:
-                self.train_step(order[step])
+                with quick_random_numbers() if self.jit_compile else contextlib.nullcontext():
+                    self.train_step(order[step])
                 return (step + 1,)
 
             tf.while_loop(lambda step: step < stop, body, [start], parallel_iterations=1)
@@ -226,6 +227,21 @@ class CompiledModel(keras.Model):
         while (seconds := seconds_of(steps)) < TRIAL_SECONDS and steps < self.steps:
             steps = min(8 * steps, self.steps)
         self.steps_per_execution = min(self.steps, math.ceil(steps * BLOCK_SECONDS / seconds))
+
+
+@contextlib.contextmanager
+def quick_random_numbers() -> Iterator[None]:
+    """Lets the step that is being traced draw with ThreeFry: XLA's default on a CPU takes forty times as long.
+
+    Keras leaves the choice to TensorFlow, whose own kernels know no ThreeFry, and have no need of it.
+    """
+    uniform, dropout = tf.random.stateless_uniform, tf.nn.experimental.stateless_dropout
+    tf.random.stateless_uniform = functools.partial(uniform, alg="threefry")
+    tf.nn.experimental.stateless_dropout = functools.partial(dropout, rng_alg="threefry")
+    try:
+        yield
+    finally:
+        tf.random.stateless_uniform, tf.nn.experimental.stateless_dropout = uniform, dropout
 
 
 def resident(split: Split) -> tuple[tf.Variable, ...]:

@@ -1,9 +1,11 @@
 """The only module that talks to MLflow: where runs are kept, what every run carries, how one is found again."""
 
+import hashlib
 import logging
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from filelock import FileLock
 from omegaconf import OmegaConf
 
 from fashion_mnist import lineage
@@ -56,7 +59,10 @@ def connect(config: TrackingConfig) -> "MlflowClient":
     try:
         mlflow.set_tracking_uri(config.uri)
         client = mlflow.MlflowClient()
-        client.search_experiments(max_results=1)
+        # A new database is set up on its first use; two processes must not do so at once.
+        name = hashlib.sha256(f"{Path.cwd()} {config.uri}".encode()).hexdigest()[:16]
+        with FileLock(Path(tempfile.gettempdir()) / f"fashion-mnist-{name}.lock"):
+            client.search_experiments(max_results=1)
     except (MlflowException, ImportError, ValueError) as error:  # an address of a kind that nothing here can serve
         raise UserError(f"the tracking store {config.uri} refuses: {str(error).splitlines()[0]}") from error
     return client

@@ -256,6 +256,16 @@ def test_a_sweep_with_a_job_that_fails_goes_on_and_ends_as_failed(workplace: Pat
     assert sorted(run.info.status for run in all_runs()) == ["FAILED", "FINISHED"]
 
 
+@pytest.mark.slow
+def test_several_first_runs_at_once_set_the_database_up_together(workplace: Path, tiny_data: Path) -> None:
+    (workplace / "mlflow.db").unlink()
+    command = [sys.executable, "-m", "fashion_mnist.train", *TINY[:4], f"data_root={tiny_data}", "trainer.epochs=1"]
+    started = [subprocess.Popen([*command, f"output_dir={number}"], stderr=subprocess.PIPE) for number in range(3)]
+    errors = [process.communicate(timeout=200)[1].decode() for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0], errors
+    assert sorted(run.info.status for run in all_runs()) == ["FINISHED"] * 3
+
+
 @pytest.fixture
 def server(workplace: Path) -> Iterator[str]:
     """A real tracking server."""

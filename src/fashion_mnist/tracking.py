@@ -56,12 +56,12 @@ def connect(config: TrackingConfig) -> "MlflowClient":
     for chatter in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.utils.uv_utils"):
         logging.getLogger(chatter).setLevel(logging.WARNING)
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # that uv's environments hold no pip
+    # A new database is set up on its first use, and two processes must not do so at once.
+    name = hashlib.sha256(f"{Path.home()} {Path.cwd()} {config.uri}".encode()).hexdigest()[:16]
     try:
-        mlflow.set_tracking_uri(config.uri)
-        client = mlflow.MlflowClient()
-        # A new database is set up on its first use; two processes must not do so at once.
-        name = hashlib.sha256(f"{Path.cwd()} {config.uri}".encode()).hexdigest()[:16]
         with FileLock(Path(tempfile.gettempdir()) / f"fashion-mnist-{name}.lock"):
+            mlflow.set_tracking_uri(config.uri)
+            client = mlflow.MlflowClient()
             client.search_experiments(max_results=1)
     except (MlflowException, ImportError, ValueError) as error:  # an address of a kind that nothing here can serve
         raise UserError(f"the tracking store {config.uri} refuses: {str(error).splitlines()[0]}") from error

@@ -169,8 +169,10 @@ def test_a_sweep_of_evaluations_takes_the_models_where_they_are(tiny: Compose, t
     assert len(all_runs()) == 2
 
 
-def test_ctrl_c_marks_the_run_as_killed(workplace: Path, tiny_data: Path) -> None:
-    command = [sys.executable, "-m", "fashion_mnist.train", *TINY, f"data_root={tiny_data}", "trainer.epochs=100000"]
+@pytest.mark.parametrize(("swept", "runs"), [([], 1), (["-m", "seed=0,1"], 2)], ids=["run", "sweep"])
+def test_ctrl_c_marks_the_run_as_killed(swept: list[str], runs: int, workplace: Path, tiny_data: Path) -> None:
+    keys = [*TINY, f"data_root={tiny_data}", "trainer.epochs=100000", *swept]
+    command = [sys.executable, "-m", "fashion_mnist.train", *keys]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     assert any("Epoch 3/" in line for line in process.stdout)
@@ -179,7 +181,7 @@ def test_ctrl_c_marks_the_run_as_killed(workplace: Path, tiny_data: Path) -> Non
     assert process.returncode == 130, output
     assert "Traceback" not in output
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
-    assert [run.info.status for run in all_runs()] == ["KILLED"]
+    assert [run.info.status for run in all_runs()] == ["KILLED"] * runs
 
 
 @pytest.fixture(scope="module")

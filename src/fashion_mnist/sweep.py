@@ -51,8 +51,11 @@ class SweepRun(Callback):
         """Shows what came out, and closes the run with it, once."""
         atexit.unregister(self.close)
         os.environ.pop(tracking.PARENT, None)
-        rows = summarize(tracking.jobs_of_sweep(self.config, self.run_id))
-        if len(rows) > 1:
+        jobs = tracking.jobs_of_sweep(self.config, self.run_id)
+        if any(job.info.status == "KILLED" for job in jobs):
+            status = "KILLED"
+        rows = summarize(jobs)
+        if jobs:
             show(rows)
         tracking.close_sweep(self.config, self.run_id, status, markdown(rows))
 

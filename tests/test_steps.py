@@ -236,6 +236,7 @@ def test_a_preset_can_be_a_sweep_of_its_own(tiny_data: Path, workplace: Path) ->
     keys = [*TINY[:3], f"data_root={tiny_data}", "trainer.epochs=1"]
     process = run_step("experiment=mlp_vs_cnn", *keys, step="main")
     assert process.returncode == 0, process.stderr
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     names = [run.data.tags.get("variant") for run in all_runs() if "test_accuracy" in run.data.metrics]
     assert sorted(f"{name}" for name in names) == ["cnn_dropout", "mlp"]
     assert "The sweep's runs" in process.stdout
@@ -265,6 +266,7 @@ def test_several_first_runs_at_once_set_the_database_up_together(workplace: Path
     started = [subprocess.Popen([*command, f"output_dir={number}"], stderr=subprocess.PIPE) for number in range(3)]
     errors = [process.communicate(timeout=200)[1].decode() for process in started]
     assert [process.returncode for process in started] == [0, 0, 0], errors
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     assert sorted(run.info.status for run in all_runs()) == ["FINISHED"] * 3
 
 

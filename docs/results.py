@@ -75,7 +75,6 @@ def variants_table(root: Path, accuracies: Accuracies) -> str:
     for variant in yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["evaluate"]["matrix"]["model"]:
         train, test = (json.loads((root / f"metrics/{variant}/{part}.json").read_text()) for part in ("train", "test"))
         metrics = accuracies.get(variant, {}).get("metrics", {"test_accuracy": [], "test_loss": []})
-        seconds = accuracies.get(variant, {}).get("seconds")
         rows.append(
             [
                 f"`{variant}`",
@@ -84,10 +83,9 @@ def variants_table(root: Path, accuracies: Accuracies) -> str:
                 str(len(metrics["test_accuracy"]) or ""),
                 spread(metrics["test_accuracy"]),
                 spread(metrics["test_loss"]),
-                f"{seconds:.0f}" if seconds else "",
             ]
         )
-    headings = ["variant", "parameters", "seed 0", "n", "test accuracy", "test loss", "training, s"]
+    headings = ["variant", "parameters", "seed 0", "n", "test accuracy", "test loss"]
     return markdown(headings, rows)
 
 
@@ -138,7 +136,7 @@ def exercises_page(accuracies: Accuracies) -> str:
             )
         headings = ["", "parameters", "n", "training accuracy", "validation accuracy", "test accuracy", "training, s"]
         lines += ["", f"## {title}", "", "```bash", f"uv run python -m fashion_mnist {command}", "```"]
-        lines += [markdown(headings, rows)]
+        lines += ["", markdown(headings, rows)]
     facts = accuracies[EXERCISES[0][2][0]]["facts"]
     lines += [
         "",

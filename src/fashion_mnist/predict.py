@@ -105,7 +105,7 @@ def predict(request: Request) -> bool:
     if "MLFLOW_RUN_ID" in os.environ:  # set by `mlflow run`
         from fashion_mnist import tracking
 
-        tracking.label_step(config.tracking, "predict", f"{len(readable)} pictures, told by {model_name}.")
+        tracking.label_step(config.tracking, "predict", f"Told by {model_name}; pictures: {len(readable)}.")
     if request.picture:
         draw(request.picture, readable, images, probabilities)
     return complete

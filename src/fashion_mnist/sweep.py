@@ -81,7 +81,8 @@ def show(rows: Sequence[Sequence[str]]) -> None:
     """Prints the table."""
     table = Table(title="The sweep's runs")
     for heading in rows[0]:
-        table.add_column(heading, justify="left" if heading in ("run", "status") else "right")
+        justify = "left" if heading in ("run", "status") else "right"
+        table.add_column(heading, justify=justify, no_wrap=heading == "run")
     for row in rows[1:]:
         table.add_row(*row)
     Console().print(table)

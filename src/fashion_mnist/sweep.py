@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 METRICS = {
-    "accuracy": "training accuracy",
-    "val_accuracy": "validation accuracy",
-    "test_accuracy": "test accuracy",
+    "accuracy": "training",
+    "val_accuracy": "validation",
+    "test_accuracy": "test",
     "test_loss": "test loss",
 }
 
@@ -63,11 +63,11 @@ class SweepRun(Callback):
 def summarize(jobs: Sequence["Run"]) -> list[list[str]]:
     """The jobs of a sweep side by side: the headings, and a row for each job; metrics that no job has are left out."""
     metrics = {key: heading for key, heading in METRICS.items() if any(key in job.data.metrics for job in jobs)}
-    rows = [["run", *metrics.values(), "seconds", "status"]] if jobs else []
+    rows = [["run", *metrics.values(), "seconds"]] if jobs else []
     for job, name in zip(jobs, told_apart([job.info.run_name or job.info.run_id for job in jobs]), strict=True):
         values = [f"{job.data.metrics[key]:.4f}" if key in job.data.metrics else "" for key in metrics]
-        seconds = f"{(job.info.end_time - job.info.start_time) / 1000:.1f}" if job.info.end_time else ""
-        rows.append([name, *values, seconds, job.info.status.lower()])
+        seconds = f"{((job.info.end_time or 0) - job.info.start_time) / 1000:.1f}"
+        rows.append([name, *values, seconds if job.info.status == "FINISHED" else job.info.status.lower()])
     return rows
 
 
@@ -79,10 +79,9 @@ def told_apart(names: Sequence[str]) -> list[str]:
 
 def show(rows: Sequence[Sequence[str]]) -> None:
     """Prints the table."""
-    table = Table(title="The sweep's runs")
+    table = Table(title="Accuracies of the sweep's runs")
     for heading in rows[0]:
-        justify = "left" if heading in ("run", "status") else "right"
-        table.add_column(heading, justify=justify, no_wrap=heading == "run")
+        table.add_column(heading, justify="left" if heading == "run" else "right", no_wrap=True)
     for row in rows[1:]:
         table.add_row(*row)
     Console().print(table)

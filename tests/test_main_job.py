@@ -54,6 +54,14 @@ def test_it_gives_exactly_one_finished_run_with_test_metrics(run: Run) -> None:
     assert {"test_loss", "test_macro_f1", "loss", "accuracy", "val_loss", "val_accuracy"} <= set(run.data.metrics)
 
 
+def test_the_test_metrics_belong_to_the_model_too(run: Run) -> None:
+    assert run.outputs is not None
+    model = mlflow.get_logged_model(run.outputs.model_outputs[0].model_id)
+    assert model.metrics is not None
+    values = {metric.key: metric.value for metric in model.metrics}
+    assert values["test_accuracy"] == run.data.metrics["test_accuracy"]
+
+
 def test_metrics_are_logged_for_every_epoch_once(run: Run) -> None:
     for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
         history = mlflow.MlflowClient().get_metric_history(run.info.run_id, name)

@@ -305,8 +305,11 @@ def log_evaluation(config: Config, card: Card, metrics: dict[str, float], folder
     from mlflow.entities import Metric
 
     run = client.get_run(run_id) if run_id else find_run(client, config, card)
+    logged = run.outputs.model_outputs if run.outputs else []
+    about = {"model_id": logged[0].model_id if logged else None, "run_id": run.info.run_id}
+    about |= {"dataset_name": card.name, "dataset_digest": card.digest}
     now = int(time.time() * 1000)
-    client.log_batch(run.info.run_id, [Metric(name, value, now, 0) for name, value in metrics.items()])
+    client.log_batch(run.info.run_id, [Metric(name, value, now, 0, **about) for name, value in metrics.items()])
     client.log_artifacts(run.info.run_id, str(folder), "plots")
     description = run.data.tags.get("mlflow.note.content", "").partition("\n\nTest accuracy")[0]
     result = f"Test accuracy {metrics['test_accuracy']:.4f}, loss {metrics['test_loss']:.4f} on {card.title}."

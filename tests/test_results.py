@@ -1,7 +1,9 @@
 """The README's tables say what metrics/ and docs/accuracy.json say."""
 
 import json
+import re
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +30,21 @@ def project(tmp_path: Path) -> Path:
 def test_the_tables_are_up_to_date(project: Path) -> None:
     process = check(project)
     assert process.returncode == 0, process.stderr
+
+
+VARIANTS = sorted(file.stem for file in (ROOT / "metrics").iterdir())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_each_variants_file_says_what_it_reaches(variant: str) -> None:
+    comment = (ROOT / f"conf/model/{variant}.yaml").read_text().splitlines()[1]
+    assert (
+        said := re.fullmatch(r"# Ten epochs take about .* on two cores, and reach a test accuracy of (.*)\.", comment)
+    )
+    over_seeds = json.loads((ROOT / "docs/accuracy.json").read_text()).get(variant)
+    seed_0 = json.loads((ROOT / f"metrics/{variant}/test.json").read_text())["test_accuracy"]
+    reached = statistics.mean(over_seeds["metrics"]["test_accuracy"]) if over_seeds else seed_0
+    assert float(said[1]) == pytest.approx(reached, abs=0.0006)
 
 
 def test_another_result_of_the_pipeline_makes_the_readme_stale(project: Path) -> None:

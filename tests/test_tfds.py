@@ -75,6 +75,7 @@ def test_the_preset_trains_on_it(folder: Path, workplace: Path) -> None:
 
 
 def test_a_dataset_that_is_not_there_and_cannot_be_downloaded(workplace: Path) -> None:
+    pytest.importorskip("tensorflow_datasets", reason="uv sync --extra tfds")
     proxies = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
     process = run_step("data=tfds", f"data.dir={workplace}/empty", "data.timeout=1", step="fetch", **proxies)
     assert process.returncode == 1

@@ -38,9 +38,8 @@ VARIANTS = sorted(file.stem for file in (ROOT / "metrics").iterdir())
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_each_variants_file_says_what_it_reaches(variant: str) -> None:
     comment = (ROOT / f"conf/model/{variant}.yaml").read_text().splitlines()[1]
-    assert (
-        said := re.fullmatch(r"# Ten epochs take about .* on two cores, and reach a test accuracy of (.*)\.", comment)
-    )
+    said = re.fullmatch(r"# Ten epochs take about .* on two cores, and reach a test accuracy of (.*)\.", comment)
+    assert said, comment
     over_seeds = json.loads((ROOT / "docs/accuracy.json").read_text()).get(variant)
     seed_0 = json.loads((ROOT / f"metrics/{variant}/test.json").read_text())["test_accuracy"]
     reached = statistics.mean(over_seeds["metrics"]["test_accuracy"]) if over_seeds else seed_0

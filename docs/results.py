@@ -62,8 +62,8 @@ def main() -> None:
 
 def between(text: str, name: str, table: str) -> str:
     """The text with the table between the two comments that carry its name."""
-    pattern = rf"(<!-- {name}: begin.*?-->\n).*?(\n<!-- {name}: end -->)"
-    changed, count = re.subn(pattern, lambda found: f"{found[1]}{table}{found[2]}", text, flags=re.DOTALL)
+    pattern = rf"(<!-- {name}: begin.*?-->\n).*?(<!-- {name}: end -->)"
+    changed, count = re.subn(pattern, lambda found: f"{found[1]}{table}\n{found[2]}", text, flags=re.DOTALL)
     if count != 1:
         sys.exit(f"error: the comments around the table {name} are missing.")
     return changed

@@ -53,6 +53,7 @@ def test_every_variant_trains_and_is_evaluated(variant: str, tiny: Compose) -> N
     assert "test_accuracy" in run.data.metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant not in WITHOUT_DOWNLOADS])
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(variant: str, tiny: Compose, workplace: Path) -> None:
     def outcome(folder: str) -> list[bytes]:

@@ -161,6 +161,15 @@ def test_evaluation_on_other_data_does_not_touch_the_run_of_the_training(tiny: C
     assert [run.info.run_name for run in runs.values()] == ["mlp (evaluation only)"]
 
 
+def test_results_of_another_runs_model_are_not_recorded(tiny: Compose) -> None:
+    first = train(tiny("trainer.epochs=1"))
+    second = tiny("trainer.epochs=1", "seed=1")
+    train(second)  # into the same folder
+    with pytest.raises(UserError, match="another run has replaced"):
+        evaluate(second, first)
+    assert "test_accuracy" not in mlflow.get_run(first).data.metrics
+
+
 def test_a_sweep_of_evaluations_takes_the_models_where_they_are(tiny: Compose, tiny_data: Path) -> None:
     train(tiny("trainer.epochs=1"))
     train(tiny("model=mlp_wide", "trainer.epochs=1"))
@@ -235,12 +244,15 @@ def test_a_sweep_ends_with_its_jobs_side_by_side(sweep: Path) -> None:
 
 def test_a_preset_can_be_a_sweep_of_its_own(tiny_data: Path, workplace: Path) -> None:
     keys = [*TINY[:3], f"data_root={tiny_data}", "trainer.epochs=1"]
-    process = run_step("experiment=mlp_vs_cnn", *keys, step="main")
+    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    given = client.create_run(client.create_experiment("test"))  # as `mlflow run` does
+    process = run_step("experiment=mlp_vs_cnn", *keys, step="main", MLFLOW_RUN_ID=given.info.run_id)
     assert process.returncode == 0, process.stderr
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     names = [run.data.tags.get("variant") for run in all_runs() if "test_accuracy" in run.data.metrics]
     assert sorted(f"{name}" for name in names) == ["cnn_dropout", "mlp"]
     assert "Accuracies of the sweep's runs" in process.stdout
+    assert f"{mlflow.get_run(given.info.run_id).info.run_name}".startswith("sweep experiment=mlp_vs_cnn")
 
 
 def test_a_job_of_a_sweep_gives_the_same_bytes_as_a_run_of_its_own(sweep: Path, tiny: Compose) -> None:

@@ -1,6 +1,7 @@
 """`data=tfds` reads what TensorFlow Datasets keeps on disk."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from conftest import ROOT, assert_one_sentence, needs_real_data, run_step
 
 from fashion_mnist.cli import compose
 from fashion_mnist.data import CLASS_NAMES, Arrays, load_test, load_training, read_card
+from fashion_mnist.errors import UserError
 from fashion_mnist.sources import prepare
 from fashion_mnist.synthetic import generate
 from fashion_mnist.tfds import CONTENT, content
@@ -72,6 +74,21 @@ def test_the_preset_trains_on_it(folder: Path, workplace: Path) -> None:
     process = run_step("experiment=tfds_ann", f"data.dir={folder}", "trainer.epochs=1", step="main")
     assert process.returncode == 0, process.stderr
     assert "on the test set of tfds_unofficial (not Fashion-MNIST)" in " ".join(process.stdout.split())
+
+
+def test_a_damaged_dataset_is_named(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "tfds")
+    (file,) = (tmp_path / "tfds").rglob("*train.tfrecord*")
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match="cannot be read"):
+        prepare(compose(["data=tfds", f"data.dir={tmp_path}/tfds"]).data, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_other_images_are_read_again_from_where_they_are(folder: Path, tmp_path: Path) -> None:
+    prepare(compose(["data=tfds", f"data.dir={folder}"]).data, tmp_path)
+    with pytest.raises(UserError):  # not the ones that lie there already
+        prepare(compose(["data=tfds", f"data.dir={tmp_path}/empty", "data.timeout=1"]).data, tmp_path)
 
 
 def test_a_dataset_that_is_not_there_and_cannot_be_downloaded(workplace: Path) -> None:

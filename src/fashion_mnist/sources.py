@@ -60,7 +60,7 @@ def prepare_official(config: DataConfig, root: Path) -> Path:
 def prepare_tfds(config: DataConfig, root: Path) -> Path:
     """Prepares what TensorFlow Datasets has as `root/tfds`."""
     folder = root / "tfds"
-    if not is_intact(folder):
+    if not is_intact(folder) or read_card(folder).name != "tfds":  # other images may have come from another data.dir
         from fashion_mnist.tfds import tfds_arrays
 
         write(folder, *tfds_arrays(config))

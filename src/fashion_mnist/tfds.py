@@ -40,11 +40,18 @@ def tfds_arrays(config: DataConfig) -> tuple[Arrays, dict]:
         builder: Any = tfds.builder(**where)
         if not builder.is_prepared():
             requests.head(builder.URL, timeout=config.timeout)  # a download would try for minutes before it gives up
-        loaded: Any = tfds.load(**where, split=["train", "test"], batch_size=-1, with_info=True)
+            builder.download_and_prepare()
     except Exception as error:  # of whichever library it uses for a download
         raise SourceUnavailableError(
             f"TensorFlow Datasets has no fashion_mnist in {config.dir or 'its own folder'} and cannot download it "
             f"({type(error).__name__}); name a folder that has it with data.dir=..., or use data=fashion_mnist."
+        ) from error
+    try:
+        loaded: Any = tfds.load(**where, split=["train", "test"], batch_size=-1, with_info=True, download=False)
+    except Exception as error:  # of TensorFlow, for each kind of damage another
+        reason = f"{type(error).__name__}"
+        raise UserError(
+            f"{builder.data_dir} cannot be read ({reason}); delete it, and it is downloaded anew."
         ) from error
     splits, info = loaded
     arrays: Arrays = {}

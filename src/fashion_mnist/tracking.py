@@ -154,11 +154,13 @@ def open_sweep(config: TrackingConfig, overrides: list[str]) -> str:
         "sweep": "true",
         "mlflow.note.content": f"Sweep: `{' '.join(['-m', *overrides])}`; its runs are nested below.",
     }
+    name = config.run_name or " ".join(["sweep", *overrides])[:200]
     if run_id := os.environ.pop("MLFLOW_RUN_ID", None):
+        if MADE_UP.fullmatch(client.get_run(run_id).info.run_name or "") or config.run_name:
+            tags["mlflow.runName"] = name
         for key, value in tags.items():
             client.set_tag(run_id, key, value)
         return run_id
-    name = config.run_name or " ".join(["sweep", *overrides])[:200]
     return client.create_run(experiment(config, client), run_name=name, tags=tags).info.run_id
 
 
@@ -300,11 +302,18 @@ def log_evaluation(config: Config, card: Card, metrics: dict[str, float], folder
 
     Returns:
         The id of that run.
+
+    Raises:
+        UserError: the model in its folder is not the one that the run trained.
     """
     client = connect(config.tracking)
     from mlflow.entities import Metric
 
     run = client.get_run(run_id) if run_id else find_run(client, config, card)
+    if run_id and run.data.tags.get("model_digest") != lineage.file_digest(config.model_file):
+        raise UserError(
+            f"another run has replaced {config.model_file} meanwhile; give each of them a folder: output_dir=..."
+        )
     logged = run.outputs.model_outputs if run.outputs else []
     about = {"model_id": logged[0].model_id if logged else None, "run_id": run.info.run_id}
     about |= {"dataset_name": card.name, "dataset_digest": card.digest}

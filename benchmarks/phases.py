@@ -85,7 +85,7 @@ class Clock:
 def job(started: float, report: Path, overrides: list[str]) -> None:
     """Runs the main job in this process, and writes the seconds of each phase to a file."""
     clock = Clock(started)
-    from fashion_mnist import __main__, data, evaluate, sources, startup, tracking, train
+    from fashion_mnist import __main__, data, evaluate, registry, sources, startup, tracking, train
     from fashion_mnist.cli import main as command_line
 
     def import_everything() -> None:
@@ -95,10 +95,12 @@ def job(started: float, report: Path, overrides: list[str]) -> None:
 
     clock.wrap(sources, "data", "prepare")
     clock.wrap(data, "data", "load_training", "load_test")
-    clock.wrap(evaluate, "evaluate", "predict", "confusion", "summarize", "per_class_table", "show")
+    clock.wrap(
+        evaluate, "evaluate", "predict", "confusion", "summarize", "per_class_table", "write_predictions", "show"
+    )
     clock.wrap(tracking, "import MLflow", "import_mlflow")
     clock.wrap(tracking, "tracking store", "connect", "experiment", "describe", "recorder", "log_evaluation")
-    clock.wrap(tracking, "log the model", "log_training")
+    clock.wrap(registry, "log the model", "log_training")
     train.import_tensorflow = import_everything
     run = clock.timed(__main__.run, "other")
     sys.argv = ["python -m fashion_mnist", *overrides]

@@ -13,6 +13,7 @@ from conftest import ROOT, TINY
 from mlflow.entities import Run
 
 from fashion_mnist.lineage import file_digest
+from fashion_mnist.results import read_predictions
 from fashion_mnist.saving import load
 
 
@@ -72,7 +73,8 @@ def test_the_composed_configuration_is_in_parameters_and_artifacts(run: Run, tmp
     assert run.data.params["trainer.epochs"] == "2"
     assert run.data.params["model.hidden"].strip("'") == "[16]"  # `mlflow run` records it quoted for the shell
     assert run.data.params["seed"] == "7"
-    assert float(run.data.params["opt_learning_rate"]) == pytest.approx(0.001)
+    assert run.data.params["optimizer.learning_rate"] == "0.001"
+    assert not [key for key in run.data.params if key.startswith(("opt_", "tracking."))]
     file = mlflow.MlflowClient().download_artifacts(run.info.run_id, "config.yaml", str(tmp_path))
     trainer = yaml.safe_load(Path(file).read_text())["trainer"]
     assert (trainer["epochs"], trainer["batch_size"]) == (2, 32)
@@ -152,9 +154,11 @@ def test_results_lie_where_dvc_looks_for_them(job: Path) -> None:
         "test_accuracy",
         "test_loss",
         "test_macro_f1",
+        "test_calibration_error",
     }
     assert (job / "plots/mlp/history.csv").read_text().startswith("epoch,accuracy,loss,val_accuracy,val_loss\n1,")
     assert (job / "plots/mlp/test/predictions.csv").read_text().startswith("actual,predicted\n")
+    assert len(read_predictions(job / "predictions/mlp/test.npz").labels) == 100
 
 
 def test_the_experiment_opens_in_the_view_for_training_runs(run: Run) -> None:

@@ -23,12 +23,15 @@ from mlflow.entities import Run
 from fashion_mnist import saving
 from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
+from fashion_mnist.costs import of_prediction
 from fashion_mnist.data import read_card
 from fashion_mnist.errors import UserError
-from fashion_mnist.evaluate import confusion, evaluate, per_class_table, summarize
+from fashion_mnist.evaluate import evaluate
 from fashion_mnist.fetch import fetch
 from fashion_mnist.fit import build
 from fashion_mnist.lineage import config_digest, file_digest, run_name
+from fashion_mnist.results import read_predictions, write_predictions
+from fashion_mnist.scores import calibration_error, confusion, per_class_table, summarize
 from fashion_mnist.train import train
 
 Compose = Callable[..., Config]
@@ -129,7 +132,7 @@ def test_a_failed_training_leaves_a_failed_run(tiny: Compose, monkeypatch: pytes
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr("fashion_mnist.tracking.log_training", broken)
+    monkeypatch.setattr("fashion_mnist.registry.log_training", broken)
     with pytest.raises(RuntimeError, match="out of luck"):
         train(tiny())
     assert [run.info.status for run in all_runs()] == ["FAILED"]
@@ -142,7 +145,7 @@ def test_a_training_that_diverges_is_a_failure_and_leaves_no_model(tiny: Compose
     assert not list(workplace.rglob("*.keras"))
 
 
-@pytest.mark.parametrize("kind", ["models", "metrics", "plots"])
+@pytest.mark.parametrize("kind", ["models", "metrics", "plots", "predictions"])
 def test_a_results_folder_that_cannot_be_written_is_refused_before_training(
     kind: str, tiny: Compose, workplace: Path
 ) -> None:
@@ -378,6 +381,35 @@ def test_metrics_agree_with_counting_by_hand() -> None:
     assert metrics["test_macro_f1"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
     first = per_class_table(counts, ["a", "b", "c"])[0]
     assert (first["precision"], first["recall"], first["most often taken for"]) == (1.0, 0.5, "b")
+
+
+def test_the_calibration_error_is_that_of_the_definition() -> None:
+    labels = np.array([0, 0, 1, 1])
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.35, 0.65]])
+    # One bin holds three images of confidence 0.9, two of them right; another holds one of 0.65, which is right.
+    assert calibration_error(labels, probabilities) == pytest.approx((3 * abs(0.9 - 2 / 3) + abs(0.65 - 1)) / 4)
+    assert calibration_error(np.array([0]), np.array([[1.0, 0.0]])) == 0
+
+
+def test_predictions_survive_being_written(tmp_path: Path) -> None:
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(10), 50).astype(np.float32)
+    probabilities[0] = [0.50001, 0.49999] + [0] * 8  # equal as float16
+    for name in ("one.npz", "other.npz"):
+        write_predictions(tmp_path / name, np.arange(50) % 10, probabilities)
+    read = read_predictions(tmp_path / "one.npz")
+    assert read.labels.tolist() == (np.arange(50) % 10).tolist()
+    assert read.predicted.tolist() == probabilities.argmax(axis=1).tolist()
+    assert read.probabilities == pytest.approx(probabilities, abs=5e-4)
+    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "other.npz").read_bytes()
+    for damaged in (b"", b"PK", (tmp_path / "one.npz").read_bytes()[:-100]):
+        (tmp_path / "one.npz").write_bytes(damaged)
+        with pytest.raises(UserError, match="is damaged"):
+            read_predictions(tmp_path / "one.npz")
+
+
+def test_multiply_adds_are_counted_as_two_operations(tiny: Compose) -> None:
+    operations = of_prediction(build(tiny("model=mlp")), np.zeros((2, 28, 28), np.uint8))["cost/flops_per_image"]
+    assert 2 * (784 * 128 + 128 * 10) <= operations <= 2.1 * (784 * 128 + 128 * 10)
 
 
 def test_the_loss_is_the_one_that_keras_computes(tiny: Compose) -> None:

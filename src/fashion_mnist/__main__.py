@@ -9,7 +9,7 @@ from rich.table import Table
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config
-from fashion_mnist.evaluate import Metrics, evaluate
+from fashion_mnist.evaluate import evaluate
 from fashion_mnist.train import train
 
 
@@ -28,7 +28,7 @@ def run(config: Config) -> None:
     summarize(config, metrics, run_id)
 
 
-def summarize(config: Config, metrics: Metrics, run_id: str) -> None:
+def summarize(config: Config, metrics: dict[str, float], run_id: str) -> None:
     """Prints what came out, where it lies, and what to type next."""
     from fashion_mnist.store import ui
 

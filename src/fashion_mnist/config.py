@@ -167,7 +167,7 @@ class Config:
         return self.model["name"]
 
     def folder(self, kind: str) -> Path:
-        """Where results of a kind (`models`, `metrics` or `plots`) of this variant lie."""
+        """Where results of a kind (`models`, `metrics`, `plots` or `predictions`) of this variant lie."""
         return Path(self.output_dir or ".") / kind / self.variant
 
     def make_folders(self) -> None:
@@ -176,7 +176,7 @@ class Config:
         Raises:
             UserError: a folder cannot be written.
         """
-        for kind in ("models", "metrics", "plots"):
+        for kind in ("models", "metrics", "plots", "predictions"):
             folder = self.folder(kind)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -190,3 +190,8 @@ class Config:
     def model_file(self) -> Path:
         """The trained model, in Keras's own format."""
         return self.folder("models") / "model.keras"
+
+    @property
+    def predictions_file(self) -> Path:
+        """The class probabilities of the test images."""
+        return self.folder("predictions") / "test.npz"

@@ -45,6 +45,14 @@ def flat(section: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return pairs
 
 
+def params(config: Config) -> dict[str, str]:
+    """The flattened configuration, without what cannot matter to the result: places, addresses, names of runs."""
+    content = config.composed()
+    drawn = ("train_images", "test_images", "drawing_seed") if config.data.name in ("synthetic", "auto") else ()
+    content["data"] = {key: content["data"][key] for key in ("name", "validation", *drawn)}
+    return flat({key: content[key] for key in ("data", "augment", "model", "optimizer", "trainer", "seed")})
+
+
 def run_name(config: Config, card: Card) -> str:
     """A name that says what was run, such as `cnn epochs=3 seed=7`; what is so by default goes without saying."""
     if config.tracking.run_name:

@@ -153,9 +153,9 @@ def load(address: str, tracking_uri: str) -> Model:
 
         model = saving.load(Path(address))
     else:
-        from fashion_mnist import tracking
+        from fashion_mnist import registry
 
-        model = tracking.load_model(address, tracking_uri)
+        model = registry.load_model(address, tracking_uri)
     return lambda images: model(images, training=False)
 
 

@@ -1,4 +1,4 @@
-"""The only module that talks to MLflow: where runs are kept, what every run carries, how one is found again."""
+"""Runs in MLflow: where they are kept, what every run carries, how one is found again."""
 
 import hashlib
 import logging
@@ -9,11 +9,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from filelock import FileLock
 from omegaconf import OmegaConf
 
@@ -24,13 +22,11 @@ from fashion_mnist.errors import UserError
 from fashion_mnist.startup import importing
 
 if TYPE_CHECKING:
-    import keras
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 PARENT = "FASHION_MNIST_PARENT_RUN_ID"  # the run of the sweep, for its jobs, which may be other processes
 MADE_UP = re.compile(r"[a-z]+-[a-z]+-\d+")  # MLflow names runs that nobody named `brave-shrew-412` and the like
-REQUIREMENTS = ("keras", "tensorflow", "numpy")
 
 
 def import_mlflow(uri: str) -> None:
@@ -134,7 +130,7 @@ def describe(client: "MlflowClient", run: "Run", config: Config, card: Card, tag
     if MADE_UP.fullmatch(run.info.run_name or "") or config.tracking.run_name:
         tags["mlflow.runName"] = lineage.run_name(config, card)
     # `mlflow run -P` has recorded its own parameters, and a parameter never changes.
-    params = {key: value for key, value in lineage.flat(config.composed()).items() if key not in run.data.params}
+    params = {key: value for key, value in lineage.params(config).items() if key not in run.data.params}
     client.log_batch(
         identifier,
         params=[Param(key, value[:6000]) for key, value in params.items()],
@@ -189,10 +185,10 @@ def label_step(config: TrackingConfig, name: str, note: str) -> None:
 
 
 def recorder() -> Any:
-    """The callback with which `mlflow.autolog` records epochs and the optimizer; needs an active run.
+    """The callback with which `mlflow.autolog` records epochs and the model's summary; needs an active run.
 
     Autologging itself would add TensorBoard's callback, which costs a short epoch some percent, and a parameter for
-    every argument of `fit`.
+    every argument of `fit` and of the optimizer, which repeat those of the configuration.
     """
     import mlflow
     from mlflow.tensorflow.callback import MlflowCallback
@@ -201,72 +197,22 @@ def recorder() -> Any:
     os.environ.setdefault("MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS", "2")
 
     class Recorder(MlflowCallback):
+        def on_train_begin(self, logs: Any = None) -> None:
+            """Records the model's summary, and starts the clock."""
+            lines: list[str] = []
+            self.model.summary(print_fn=lambda line, **_: lines.append(line))
+            mlflow.log_text("\n".join(lines), "model_summary.txt")
+            self.start = time.perf_counter()
+
         def on_test_end(self, logs: Any = None) -> None:
             """Records nothing: `on_epoch_end` has the validation's metrics too."""
 
         def on_train_end(self, logs: Any = None) -> None:
-            """Waits until everything is written."""
+            """Records the time, and waits until everything is written."""
+            mlflow.log_metric("cost/training_seconds", time.perf_counter() - self.start)
             mlflow.flush_async_logging()
 
     return Recorder()
-
-
-def log_training(run_id: str, config: Config, model: "keras.Model", examples: np.ndarray, samples: Path) -> None:
-    """Logs what a training made: the model, to be loaded with `mlflow.pyfunc` or `mlflow.tensorflow`, and pictures.
-
-    Args:
-        run_id: the active run.
-        config: says where the model and the pictures were saved.
-        model: takes uint8 (n, 28, 28), gives float32 (n, 10).
-        examples: a few images, uint8 (n, 28, 28).
-        samples: the picture of the dataset.
-    """
-    import keras
-    from mlflow import MlflowClient, tensorflow
-    from mlflow.models import ModelSignature
-    from mlflow.types.schema import Schema, TensorSpec
-
-    digest = lineage.file_digest(config.model_file)
-    keras.config.disable_interactive_logging()  # MLflow tries the model out, and would show a progress bar for it
-    try:
-        tensorflow.log_model(
-            model,
-            name="model",
-            signature=ModelSignature(
-                Schema([TensorSpec(np.dtype(np.uint8), (-1, 28, 28))]),
-                Schema([TensorSpec(np.dtype(np.float32), (-1, 10))]),
-            ),
-            input_example=examples,
-            # Left to itself, MLflow imports TensorFlow once more in another process to find out the same.
-            pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
-            metadata={"model_digest": digest},
-        )
-    finally:
-        keras.config.enable_interactive_logging()
-    client = MlflowClient()
-    client.set_tag(run_id, "model_digest", digest)
-    client.log_artifact(run_id, str(samples), "plots")
-    client.log_artifact(run_id, str(config.folder("plots") / "learning_curves.png"), "plots")
-
-
-def load_model(address: str, uri: str) -> "keras.Model":
-    """Loads a Keras model from MLflow.
-
-    Args:
-        address: such as `runs:/<id>/model` or `models:/<name>@<alias>`.
-        uri: of the tracking store.
-
-    Raises:
-        UserError: there is no such model.
-    """
-    connect(TrackingConfig(uri=uri, experiment="", run_name=None, timeout=1.0))
-    from mlflow import tensorflow
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return tensorflow.load_model(address, keras_model_kwargs={"compile": False})
-    except (MlflowException, OSError) as error:
-        raise UserError(f"MLflow has no model {address}: {str(error).splitlines()[0]}") from error
 
 
 def find_run(client: "MlflowClient", config: Config, card: Card) -> "Run":
@@ -290,14 +236,13 @@ def find_run(client: "MlflowClient", config: Config, card: Card) -> "Run":
     return run
 
 
-def log_evaluation(config: Config, card: Card, metrics: dict[str, float], folder: Path, run_id: str | None) -> str:
-    """Adds test metrics, pictures and tables to the run of the model that was evaluated.
+def log_evaluation(config: Config, card: Card, metrics: dict[str, float], run_id: str | None) -> str:
+    """Adds test metrics, pictures, tables and predictions to the run of the model that was evaluated.
 
     Args:
-        config: says which model.
+        config: says which model, and where the files lie.
         card: the dataset it was tested on.
         metrics: to be logged.
-        folder: pictures and tables.
         run_id: the run that trained the model; None to find it by the model's digest.
 
     Returns:
@@ -319,7 +264,8 @@ def log_evaluation(config: Config, card: Card, metrics: dict[str, float], folder
     about |= {"dataset_name": card.name, "dataset_digest": card.digest}
     now = int(time.time() * 1000)
     client.log_batch(run.info.run_id, [Metric(name, value, now, 0, **about) for name, value in metrics.items()])
-    client.log_artifacts(run.info.run_id, str(folder), "plots")
+    client.log_artifacts(run.info.run_id, str(config.folder("plots") / "test"), "plots")
+    client.log_artifact(run.info.run_id, str(config.predictions_file), "predictions")
     description = run.data.tags.get("mlflow.note.content", "").partition("\n\nTest accuracy")[0]
     result = f"Test accuracy {metrics['test_accuracy']:.4f}, loss {metrics['test_loss']:.4f} on {card.title}."
     client.set_tag(run.info.run_id, "mlflow.note.content", f"{description}\n\n{result}")

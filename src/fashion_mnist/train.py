@@ -28,7 +28,7 @@ def train(config: Config) -> str:
     training, validation = load_training(folder, card, config.data.validation)
 
     import_tensorflow()
-    from fashion_mnist import lineage, plots, saving
+    from fashion_mnist import lineage, plots, registry, saving
     from fashion_mnist.fit import build, fit
 
     model = build(config)
@@ -41,7 +41,7 @@ def train(config: Config) -> str:
         write_table(config.folder("plots") / "history.csv", by_epoch(history))
         title = f"{config.variant} on {card.title}, seed {config.seed}"
         plots.write(plots.learning_curves(history, title), config.folder("plots") / "learning_curves.png")
-        tracking.log_training(run_id, config, saved, training.images[:3], folder / SAMPLES)
+        registry.log_training(run_id, config, saved, training.images[:3], folder / SAMPLES)
     Console().print(
         f"{config.variant}: model in {config.model_file}, MLflow run {run_id}", highlight=False, soft_wrap=True
     )

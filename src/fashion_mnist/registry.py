@@ -1,0 +1,75 @@
+"""Models in MLflow: how they are logged, loaded and registered."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fashion_mnist import lineage
+from fashion_mnist.config import Config, TrackingConfig
+from fashion_mnist.errors import UserError
+from fashion_mnist.tracking import connect
+
+if TYPE_CHECKING:
+    import keras
+
+REQUIREMENTS = ("keras", "tensorflow", "numpy")
+
+
+def log_training(run_id: str, config: Config, model: "keras.Model", examples: np.ndarray, samples: Path) -> None:
+    """Logs what a training made: the model, to be loaded with `mlflow.pyfunc` or `mlflow.tensorflow`, and pictures.
+
+    Args:
+        run_id: the active run.
+        config: says where the model and the pictures were saved.
+        model: takes uint8 (n, 28, 28), gives float32 (n, 10).
+        examples: a few images, uint8 (n, 28, 28).
+        samples: the picture of the dataset.
+    """
+    import keras
+    from mlflow import MlflowClient, tensorflow
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Schema, TensorSpec
+
+    digest = lineage.file_digest(config.model_file)
+    keras.config.disable_interactive_logging()  # MLflow tries the model out, and would show a progress bar for it
+    try:
+        tensorflow.log_model(
+            model,
+            name="model",
+            signature=ModelSignature(
+                Schema([TensorSpec(np.dtype(np.uint8), (-1, 28, 28))]),
+                Schema([TensorSpec(np.dtype(np.float32), (-1, 10))]),
+            ),
+            input_example=examples,
+            # Left to itself, MLflow imports TensorFlow once more in another process to find out the same.
+            pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
+            metadata={"model_digest": digest},
+        )
+    finally:
+        keras.config.enable_interactive_logging()
+    client = MlflowClient()
+    client.set_tag(run_id, "model_digest", digest)
+    client.log_artifact(run_id, str(samples), "plots")
+    client.log_artifact(run_id, str(config.folder("plots") / "learning_curves.png"), "plots")
+
+
+def load_model(address: str, uri: str) -> "keras.Model":
+    """Loads a Keras model from MLflow.
+
+    Args:
+        address: such as `runs:/<id>/model` or `models:/<name>@<alias>`.
+        uri: of the tracking store.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    connect(TrackingConfig(uri=uri, experiment="", run_name=None, timeout=1.0))
+    from mlflow import tensorflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return tensorflow.load_model(address, keras_model_kwargs={"compile": False})
+    except (MlflowException, OSError) as error:
+        raise UserError(f"MLflow has no model {address}: {str(error).splitlines()[0]}") from error

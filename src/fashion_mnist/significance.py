@@ -1,0 +1,192 @@
+"""Is a difference in accuracy real? Two things were drawn at random: the test images and the seeds of the trainings.
+
+All variants see the same test images, so differences are taken image by image. What a run gets right is a row of
+booleans; the rows of a variant, one for each seed, are an array (n, images).
+
+The variance of a mean difference has three parts. Images: some favour one variant, whatever the seed. Seeds: some
+trainings end better, whatever the images. And chance flips of single images from one training to the next, which show
+in both; a bootstrap over images and seeds counts them twice, and seeds with n in place of n - 1 (Owen, The pigeonhole
+bootstrap, https://arxiv.org/abs/0712.1111). So the parts are estimated one by one, and the bootstrap is scaled to them.
+Where images are no part of it, that leaves Welch's t-test over seeds, which with three of them is on the safe side.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.05  # probability of seeing a difference where there is none
+POWER = 0.8
+RESAMPLES = 10_000
+CHUNK = 250  # resamples at a time: 10 MB for 10,000 images
+MOST_SEEDS = 50  # that anybody would train
+DETECTABLE = (0.002, 0.005, 0.01, 0.02, 0.05)  # differences in accuracy for which the number of seeds is looked up
+
+
+class Spread(NamedTuple):
+    """The parts of the variance of a mean accuracy, or of the difference of two."""
+
+    images: float  # of the estimate, through the choice of test images
+    seeds: tuple[float, ...]  # of a single training's accuracy, for each variant
+    trainings: tuple[int, ...]  # of each variant
+    tested: int  # images
+
+    @property
+    def variance(self) -> float:
+        """Of the estimate."""
+        return self.images + sum(self._of_seeds())
+
+    @property
+    def degrees(self) -> float:
+        """Of freedom, after Welch and Satterthwaite."""
+        squares = [self.images**2 / (self.tested - 1)]
+        squares += [part**2 / (n - 1) for part, n in zip(self._of_seeds(), self.trainings, strict=True)]
+        return self.variance**2 / sum(squares) if sum(squares) > 0 else 1.0
+
+    def _of_seeds(self) -> list[float]:
+        return [part / n for part, n in zip(self.seeds, self.trainings, strict=True)]
+
+
+class Difference(NamedTuple):
+    """A difference in accuracy, as a share of the images."""
+
+    value: float
+    low: float  # of the 95 % interval
+    high: float
+    p: float  # probability of a difference as large where there is none
+
+
+def spread(right: np.ndarray, other: np.ndarray | None = None) -> Spread:
+    """Splits the variance of a mean accuracy, or with `other` of a difference.
+
+    Args:
+        right: which images each training gets right, bool (n, images), n of at least 2.
+        other: the same of another variant.
+    """
+    groups = [right] if other is None else [right, other]
+    contrast = right.mean(axis=0) - (0 if other is None else other.mean(axis=0))
+    flips = sum(group.var(axis=0, ddof=1).mean() / len(group) for group in groups)
+    return Spread(
+        images=max(float(contrast.var(ddof=1) - flips), 0.0) / len(contrast),
+        seeds=tuple(float(group.mean(axis=1).var(ddof=1)) for group in groups),
+        trainings=tuple(len(group) for group in groups),
+        tested=len(contrast),
+    )
+
+
+def accuracy_interval(right: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of a variant's accuracy over seeds and test images; of a single training, over images alone."""
+    accuracy = float(right.mean())
+    if len(right) == 1:
+        from statsmodels.stats.proportion import proportion_confint
+
+        low, high = proportion_confint(int(right.sum()), right.size, LEVEL, "wilson")
+        return float(low), float(high)  # pyright: ignore[reportArgumentType]
+    parts = spread(right)
+    margin = float(stats.t.ppf(1 - LEVEL / 2, parts.degrees)) * parts.variance**0.5
+    return max(accuracy - margin, 0.0), min(accuracy + margin, 1.0)
+
+
+def resampled_accuracies(groups: Sequence[np.ndarray], resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """Accuracies of each variant when images and seeds are drawn again, with the same images for all.
+
+    Args:
+        groups: bool (n, images) each.
+        resamples: how often.
+        seed: of the drawing.
+
+    Returns:
+        float64 (resamples, groups).
+    """
+    random = np.random.default_rng(seed)
+    images = groups[0].shape[1]
+    stacked = np.concatenate(groups).T.astype(np.float32)
+    starts = np.cumsum([0, *(len(group) for group in groups)])
+    accuracies = np.empty((resamples, len(groups)))
+    for chunk in _chunks(resamples):
+        rows = len(chunk)
+        drawn = random.integers(images, size=(rows, images)) + np.arange(rows)[:, None] * images
+        weights = np.bincount(drawn.ravel(), minlength=rows * images).reshape(rows, images).astype(np.float32)
+        runs = weights @ stacked / images
+        for index, group in enumerate(groups):
+            seeds = starts[index] + random.integers(len(group), size=(rows, len(group)))
+            accuracies[chunk, index] = np.take_along_axis(runs, seeds, axis=1).mean(axis=1)
+    return accuracies
+
+
+def _chunks(total: int) -> Iterator[np.ndarray]:
+    yield from np.array_split(np.arange(total), -(-total // CHUNK))
+
+
+def difference(right: np.ndarray, other: np.ndarray, resampled: np.ndarray) -> Difference:
+    """How much better the first variant is than the other.
+
+    Args:
+        right: bool (n, images), n of at least 2.
+        other: the same of the other variant.
+        resampled: differences of the two from `resampled_accuracies`, float (resamples,).
+    """
+    value = float(right.mean() - other.mean())
+    parts = spread(right, other)
+    if parts.variance == 0:  # no training differs from another in anything
+        return Difference(value, value, value, float(value == 0))
+    # Few seeds make the variance itself uncertain, hence t and not the normal distribution.
+    widening = stats.t.ppf(1 - LEVEL / 2, parts.degrees) / stats.norm.ppf(1 - LEVEL / 2)
+    scale = widening * parts.variance**0.5 / max(float(resampled.std()), 1e-12)
+    low, high = value + scale * (np.quantile(resampled, [LEVEL / 2, 1 - LEVEL / 2]) - resampled.mean())
+    p = 2 * float(stats.t.sf(abs(value) / parts.variance**0.5, parts.degrees))
+    return Difference(value, float(low), float(high), p)
+
+
+def mcnemar(right: np.ndarray, other: np.ndarray) -> float:
+    """P of McNemar's test for two single trainings on the same images: bool (images,) each.
+
+    Exact where they differ on fewer than 25 images. It asks whether these two trained models differ, not whether the
+    variants do: that takes several seeds.
+    """
+    from statsmodels.stats.contingency_tables import mcnemar as test
+
+    one, two = int((right & ~other).sum()), int((other & ~right).sum())
+    if one + two == 0:
+        return 1.0
+    table = [[int((right & other).sum()), one], [two, int((~right & ~other).sum())]]
+    return float(test(table, exact=one + two < 25).pvalue)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """The p values, corrected for being several (Holm, 1979)."""
+    if not ps:
+        return []
+    from statsmodels.stats.multitest import multipletests
+
+    return np.asarray(multipletests(ps, alpha=LEVEL, method="holm")[1]).tolist()
+
+
+def power(parts: Spread, true_difference: float, seeds: int) -> float:
+    """The probability of showing a true difference with so many seeds of each variant.
+
+    Args:
+        parts: of the variance, as trainings so far have shown it.
+        true_difference: in accuracy.
+        seeds: at least 2.
+    """
+    planned = parts._replace(trainings=(seeds,) * len(parts.seeds))
+    if planned.variance == 0:
+        return float(true_difference > 0)
+    critical = stats.t.ppf(1 - LEVEL / 2, planned.degrees)
+    shift = true_difference / planned.variance**0.5
+    wrong_sign = stats.nct.cdf(-critical, planned.degrees, shift)  # SciPy gives NaN where it is all but zero
+    return float(stats.nct.sf(critical, planned.degrees, shift) + np.nan_to_num(wrong_sign))
+
+
+def seeds_needed(parts: Spread) -> tuple[int, float] | None:
+    """The smallest difference of `DETECTABLE` that a bearable number of seeds shows with 80 % power, and that number.
+
+    Returns:
+        Seeds of each variant and the difference; None where 50 seeds would not do for any.
+    """
+    for target in DETECTABLE:
+        if power(parts, target, MOST_SEEDS) >= POWER:
+            return next(n for n in range(2, MOST_SEEDS + 1) if power(parts, target, n) >= POWER), target
+    return None

@@ -25,10 +25,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="keeps models, runs and the prepared images")
     folder = parser.parse_args().folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)  # a new database keeps artifacts below the folder that it is made in
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
     for seed, variants in SWEEPS:
         if missing := [variant for variant in variants if (variant, str(seed)) not in finished()]:
-            step("fashion_mnist", "-m", f"model={','.join(missing)}", f"seed={seed}", folder=folder)
+            step("fashion_mnist", "-m", f"model={','.join(missing)}", f"seed={seed}")
+    step("fashion_mnist.compare", f"reports={ROOT}/docs/study")
 
 
 def finished() -> set[tuple[str, str]]:
@@ -43,10 +45,10 @@ def finished() -> set[tuple[str, str]]:
     return {(run.data.tags["variant"], run.data.tags["seed"]) for run in runs}
 
 
-def step(module: str, *arguments: str, folder: Path) -> None:
-    """Runs a step of the project in the study's folder; ends everything if it fails."""
+def step(module: str, *arguments: str) -> None:
+    """Runs a step of the project; ends everything if it fails."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    code = subprocess.run([sys.executable, "-m", module, *arguments], cwd=folder, env=environment).returncode
+    code = subprocess.run([sys.executable, "-m", module, *arguments], env=environment).returncode
     if code:
         sys.exit(f"error: {module} {' '.join(arguments)} ended with exit code {code}; what it said stands above.")
 

@@ -9,44 +9,56 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from fashion_mnist.config import ARGUMENTS, CONF, GROUPS, Config, Rule
+from fashion_mnist.config import ARGUMENTS, CONF, GROUPS, SCHEMAS, CompareConfig, Config, Rule
 from fashion_mnist.errors import UserError
 
 
-def checked(composed: DictConfig, choices: dict[str, str]) -> Config:
-    """Turns what Hydra composed into a `Config`.
+def checked(composed: DictConfig, choices: dict[str, str], primary: str = "config") -> Any:
+    """Turns what Hydra composed into a `Config`, or another dataclass of `config.SCHEMAS`.
 
     Args:
         composed: the composed configuration.
         choices: the option chosen in each config group, such as `{"model": "mlp"}`.
+        primary: the file of conf/ that it was composed from.
 
     Raises:
         UserError: a value has the wrong type or is out of range.
     """
-    for group in GROUPS:
+    schema = SCHEMAS[primary]
+    for group in {item.name for item in dataclasses.fields(schema)} & set(GROUPS):
         if group not in choices:  # Hydra would merge a list of options
             raise UserError(f"{group} takes one option; to try several one after another, use -m.")
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed))
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), composed))
     except ConfigKeyError as error:
-        raise unknown_key(str(error.full_key)) from error
+        raise unknown_key(str(error.full_key), primary) from error
     except OmegaConfBaseException as error:
         reason = (error.msg or str(error)).split("\n")[0].rstrip(".")
         raise UserError(f"{error.full_key or 'the configuration'}: {reason}.") from error
-    assert isinstance(config, Config)
     check_ranges(config)
+    assert isinstance(config, Config | CompareConfig)
+    config.data_root = str(Path(config.data_root).expanduser())
+    if isinstance(config, Config):
+        check_training(config, choices)
+    return config
+
+
+def check_training(config: Config, choices: dict[str, str]) -> None:
+    """Checks what no single key shows: what goes together, and the arguments of model and optimizer.
+
+    Raises:
+        UserError: a value is refused.
+    """
     if config.trainer.patience is not None and config.data.validation == 0:
         raise UserError("trainer.patience watches the validation loss, and data.validation=0 leaves no images for it.")
     if config.trainer.fine_tuning != 1 and config.trainer.schedule != "constant":
         raise UserError("trainer.fine_tuning goes with trainer.schedule=constant; for others, set it to 1.")
-    config.data_root = str(Path(config.data_root).expanduser())
     for group in ("model", "optimizer"):
         example = example_of(group, choices.get(group))
         for key, value in getattr(config, group).items():
             if example and key not in example:
                 raise unknown_key(f"{group}.{key}")
             check_argument(f"{group}.{key}", value, example.get(key, value), ARGUMENTS.get(key))
-    return config
 
 
 def example_of(group: str, option: str | None) -> dict[str, Any]:
@@ -96,9 +108,9 @@ def type_name(example: Any) -> str:
     return names.get(type(example), f"a {type(example).__name__}")
 
 
-def unknown_key(key: str) -> UserError:
+def unknown_key(key: str, primary: str = "config") -> UserError:
     """The error for a key that does not exist: names the near one that does, or the option that has it."""
-    known = known_keys()
+    known = known_keys(primary)
     if key in known:
         group, _, name = key.partition(".")
         having = [file.stem for file in sorted((CONF / group).glob("*.yaml")) if name in OmegaConf.load(file)]
@@ -110,14 +122,13 @@ def unknown_key(key: str) -> UserError:
     return UserError(f"there is no key '{key}';{hint} --help lists all keys.")
 
 
-def known_keys() -> list[str]:
+def known_keys(primary: str = "config") -> list[str]:
     """Every key that can be set: groups, their keys, and the top level, such as `trainer` and `trainer.epochs`."""
-    keys = {"experiment"}
-    for file in CONF.rglob("*.yaml"):
-        group = file.parent.relative_to(CONF).as_posix()
-        names = [str(name) for name in OmegaConf.load(file) if name not in ("defaults", "_target_", "hydra")]
-        if group == ".":
-            keys |= set(names)
-        elif group in GROUPS:
-            keys |= {group, *(f"{group}.{name}" for name in names)}
+    main: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{primary}.yaml"))
+    groups = {group for entry in main.pop("defaults") if isinstance(entry, dict) for group in entry}
+    keys = groups | set(main) - {"hydra"}
+    for file in CONF.glob("*/*.yaml"):
+        if file.parent.name in groups & set(GROUPS):
+            names = [str(name) for name in OmegaConf.load(file) if name not in ("defaults", "_target_")]
+            keys |= {f"{file.parent.name}.{name}" for name in names}
     return sorted(keys)

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fashion_mnist.checks import checked, unknown_key
-from fashion_mnist.config import CONF, Config
+from fashion_mnist.config import CONF
 from fashion_mnist.errors import UserError
 
 FLAGS_WITH_VALUE = {
@@ -33,35 +33,36 @@ FLAGS = FLAGS_WITH_VALUE | {
 TRAINING_STEPS = ("__main__", "train")
 
 
-def main(job: Callable[[Config], Any]) -> None:
+def main(job: Callable[[Any], Any], primary: str = "config") -> None:
     """Runs one step from the command line.
 
     Args:
         job: what to do, given the checked configuration.
+        primary: the file of conf/ that says which keys there are, as in Hydra's `config_name`.
     """
     full_error = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     try:
         sys.argv[1:] = as_overrides(sys.argv[1:])
         if {"--help", "-h"} & set(sys.argv[1:]):
-            print(help_text(job), end="")
+            print(help_text(job, primary), end="")
             return
         # Hydra would print a traceback of its own; asked for the full error, it lets us say it in one sentence.
         os.environ["HYDRA_FULL_ERROR"] = "1"
         flags = {argument.partition("=")[0] for argument in sys.argv[1:] if argument.startswith("-")}
         if flags <= {"-m", "--multirun", "-r", "--run"}:  # others only print, or bring configurations of their own
-            check_all([argument for argument in sys.argv[1:] if not argument.startswith("-")])
-        run_with_hydra(job)
+            check_all([argument for argument in sys.argv[1:] if not argument.startswith("-")], primary)
+        run_with_hydra(job, primary)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        if full_error or (message := explain(error)) is None:
+        if full_error or (message := explain(error, primary)) is None:
             raise
         print(f"error: {message}", file=sys.stderr)
         sys.exit(1)
 
 
-def run_with_hydra(job: Callable[[Config], Any]) -> None:
+def run_with_hydra(job: Callable[[Any], Any], primary: str) -> None:
     """Lets Hydra compose the configuration, once or for each job of a sweep."""
     failure: list[Exception] = []
 
@@ -69,9 +70,9 @@ def run_with_hydra(job: Callable[[Config], Any]) -> None:
         hydra_config = HydraConfig.get()
         in_sweep = hydra_config.mode == RunMode.MULTIRUN
         try:
-            config = checked(composed, dict(hydra_config.runtime.choices))
+            config = checked(composed, dict(hydra_config.runtime.choices), primary)
             config.overrides = list(hydra_config.overrides.task)
-            if in_sweep and config.output_dir is None and step_of(job) in TRAINING_STEPS:
+            if in_sweep and step_of(job) in TRAINING_STEPS and config.output_dir is None:
                 # The jobs of a sweep often share a variant, and must not overwrite each other's model.
                 config.output_dir = str(Path(hydra_config.runtime.output_dir))
             return job(config)
@@ -81,7 +82,7 @@ def run_with_hydra(job: Callable[[Config], Any]) -> None:
             failure.append(error)  # raised below: Hydra would precede the sentence with a line of its own
 
     task.__module__ = f"fashion_mnist.{step_of(job)}"  # Hydra names the job and its log file after it
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name=primary)(task)()
     if failure:
         raise failure[0]
 
@@ -91,7 +92,7 @@ def step_of(job: Callable[..., Any]) -> str:
     return Path(str(sys.modules[job.__module__].__file__)).stem
 
 
-def check_all(arguments: list[str]) -> None:
+def check_all(arguments: list[str], primary: str) -> None:
     """Checks the configuration, and every value of a sweep, before anything starts or is written.
 
     Raises:
@@ -105,21 +106,25 @@ def check_all(arguments: list[str]) -> None:
             fixed.append(str(override.input_line))
     first = {key: values[0] for key, values in varied.items()}
     for job in [first, *({**first, key: value} for key, values in varied.items() for value in values[1:])]:
-        compose([*fixed, *(f"{key}={value}" for key, value in job.items())])
+        compose([*fixed, *(f"{key}={value}" for key, value in job.items())], primary)
 
 
-def compose(overrides: list[str]) -> Config:
+def compose(overrides: list[str], primary: str = "config") -> Any:
     """Composes and checks a configuration without running anything: for tests, notebooks and sweeps.
 
     Args:
         overrides: as on the command line, such as `["model=cnn", "trainer.epochs=3"]`.
+        primary: the file of conf/ to start from.
+
+    Returns:
+        A `Config`, or another dataclass of `config.SCHEMAS`.
     """
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        composed = hydra.compose("config", overrides, return_hydra_config=True)
+        composed = hydra.compose(primary, overrides, return_hydra_config=True)
     choices = dict(composed.hydra.runtime.choices)
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
-    config = checked(composed, choices)
+    config = checked(composed, choices, primary)
     config.overrides = overrides
     return config
 
@@ -151,10 +156,19 @@ def as_overrides(arguments: Iterable[str]) -> list[str]:
             overrides.append(f"{name[2:]}={rest.pop(0)}")
         else:
             raise UserError(f"{name} needs a value: {name} VALUE or {name[2:]}=VALUE; --help lists the keys.")
-    return flags + overrides
+    return flags + [quoted(override) for override in overrides]
 
 
-def explain(error: BaseException) -> str | None:
+def quoted(override: str) -> str:
+    """Spares people Hydra's quotes around a search for runs, which has quotes and equals signs of its own."""
+    key, _, value = override.partition("=")
+    if key != "runs" or value[:1] in ("", "'", '"') or value == "null":
+        return override
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'runs="{escaped}"'
+
+
+def explain(error: BaseException, primary: str = "config") -> str | None:
     """The sentence for an error that the user can mend; None for a defect of ours, which deserves its traceback."""
     match error:
         case UserError():
@@ -168,7 +182,7 @@ def explain(error: BaseException) -> str | None:
                 return f"'{key}' has no value: write {key}=VALUE; --help lists the keys."
             return f"cannot read '{error.override}'; values with special characters need quotes: \"{key}='...'\"."
         case HydraException() if found := re.search(r"Could not override '([^']+)'", str(error)):
-            return str(unknown_key(found[1]))
+            return str(unknown_key(found[1], primary))
         case HydraException() if found := re.search(r"Ambiguous value for argument '([^=]+)=([^']+)'", str(error)):
             key, values = found.groups()
             as_list = f"write {key}=[{values}] for a list, or " if "." in key else ""
@@ -186,7 +200,7 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-def help_text(job: Callable[..., Any]) -> str:
+def help_text(job: Callable[..., Any], primary: str) -> str:
     """What the step does, the options of every group, and every key with its comment, read from conf/ itself."""
     step = step_of(job)
     module = "fashion_mnist" if step == "__main__" else f"fashion_mnist.{step}"
@@ -196,9 +210,9 @@ def help_text(job: Callable[..., Any]) -> str:
         f"usage: python -m {module} [key=value | --key value ...]",
     ]
     groups, keys = ["", "Groups, each with its options:"], ["", "Keys, with their defaults:"]
-    keys += commented_keys(CONF / "config.yaml", "")
+    keys += commented_keys(CONF / f"{primary}.yaml", "")
     for group, default, comment in re.findall(
-        r"^  - (\w+): (\w+)\s*# (.*)$", (CONF / "config.yaml").read_text(), flags=re.MULTILINE
+        r"^  - (\w+): (\w+)\s*# (.*)$", (CONF / f"{primary}.yaml").read_text(), flags=re.MULTILINE
     ):
         files = sorted((CONF / group).glob("*.yaml"), key=lambda file: (file.stem != default, file.stem))
         options = [f"{file.stem} (default)" if file.stem == default else file.stem for file in files]
@@ -211,7 +225,8 @@ def help_text(job: Callable[..., Any]) -> str:
             shown |= {line.split()[0] for line in new}
             keys += ["", *new] if file.stem == default else [f"{line} ({group}={file.stem})" for line in new]
     lines += groups + keys
-    lines += ["", "A sweep: -m seed=0,1,2   The composed configuration: --cfg job   Hydra's own flags: --hydra-help"]
+    sweep = "A sweep: -m seed=0,1,2   " if primary == "config" else ""
+    lines += ["", f"{sweep}The composed configuration: --cfg job   Hydra's own flags: --hydra-help"]
     return "\n".join(lines) + "\n"
 
 

@@ -195,3 +195,22 @@ class Config:
     def predictions_file(self) -> Path:
         """The class probabilities of the test images."""
         return self.folder("predictions") / "test.npz"
+
+
+@dataclass
+class CompareConfig:
+    """conf/compare.yaml: which runs are compared, and with what."""
+
+    data: DataConfig
+    tracking: TrackingConfig
+    runs: str | None
+    parent: str | None
+    variants: list[str] | None
+    baseline: str | None
+    promote: bool
+    data_root: str = "data"
+    reports: str = "reports"
+    overrides: list[str] = field(default_factory=list)
+
+
+SCHEMAS = {"config": Config, "compare": CompareConfig}  # by the name of the file in conf/

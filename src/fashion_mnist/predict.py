@@ -25,7 +25,6 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from fashion_mnist import pictures
@@ -33,6 +32,7 @@ from fashion_mnist.checks import known_keys
 from fashion_mnist.cli import compose, explain
 from fashion_mnist.data import CLASS_NAMES
 from fashion_mnist.errors import UserError
+from fashion_mnist.progress import progress
 
 BATCH = 256
 Model = Callable[[np.ndarray], np.ndarray]  # uint8 (n, 28, 28) -> probabilities, float32 (n, 10)
@@ -131,12 +131,6 @@ def batches(model: Model, images: np.ndarray) -> Iterator[np.ndarray]:
     """Predicts a few hundred images at a time."""
     for batch in progress(np.split(images, range(BATCH, len(images), BATCH)), "predicting"):
         yield np.asarray(model(batch))
-
-
-def progress(items: Sequence, description: str) -> Iterator:
-    """The items, with a progress bar on stderr where there are many and somebody looks."""
-    console = Console(stderr=True)
-    return iter(track(items, description, console=console, disable=len(items) < 20 or not console.is_terminal))
 
 
 def load(address: str, tracking_uri: str) -> Model:

@@ -1,5 +1,6 @@
-"""Models in MLflow: how they are logged, loaded and registered."""
+"""Models in MLflow: how they are logged, and loaded again."""
 
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from fashion_mnist.tracking import connect
 
 if TYPE_CHECKING:
     import keras
+    from mlflow import MlflowClient
 
 REQUIREMENTS = ("keras", "tensorflow", "numpy")
 
@@ -43,8 +45,7 @@ def log_training(run_id: str, config: Config, model: "keras.Model", examples: np
                 Schema([TensorSpec(np.dtype(np.float32), (-1, 10))]),
             ),
             input_example=examples,
-            # Left to itself, MLflow imports TensorFlow once more in another process to find out the same.
-            pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
+            pip_requirements=requirements(),
             metadata={"model_digest": digest},
         )
     finally:
@@ -65,11 +66,32 @@ def load_model(address: str, uri: str) -> "keras.Model":
     Raises:
         UserError: there is no such model.
     """
-    connect(TrackingConfig(uri=uri, experiment="", run_name=None, timeout=1.0))
-    from mlflow import tensorflow
+    client = connect(TrackingConfig(uri=uri, experiment="", run_name=None, timeout=1.0))
+    from fashion_mnist import saving
+
+    with tempfile.TemporaryDirectory() as folder:
+        return saving.load(keras_file(client, address, Path(folder)))
+
+
+def keras_file(client: "MlflowClient", address: str, folder: Path) -> Path:
+    """Downloads the Keras file of a logged or registered model; nothing else of it is read, and no code of it run.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     try:
-        return tensorflow.load_model(address, keras_model_kwargs={"compile": False})
-    except (MlflowException, OSError) as error:
+        uri = client.tracking_uri
+        (file,) = Path(download_artifacts(artifact_uri=address, dst_path=str(folder), tracking_uri=uri)).rglob(
+            "*.keras"
+        )
+    except (MlflowException, OSError, ValueError) as error:
         raise UserError(f"MLflow has no model {address}: {str(error).splitlines()[0]}") from error
+    return file
+
+
+def requirements(*more: str) -> list[str]:
+    """What a model needs, in exact versions; MLflow would import TensorFlow once more to find out the same."""
+    return [f"{package}=={version(package)}" for package in (*REQUIREMENTS, *more)]

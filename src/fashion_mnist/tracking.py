@@ -7,7 +7,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ def connect(config: TrackingConfig) -> "MlflowClient":
     Raises:
         UserError: the store refuses.
     """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for files that are here already
     import_mlflow(config.uri)
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -174,6 +175,25 @@ def close_sweep(config: TrackingConfig, run_id: str, status: str, summary: str) 
     note = client.get_run(run_id).data.tags["mlflow.note.content"]
     client.set_tag(run_id, "mlflow.note.content", f"{note}\n\n{summary}")
     client.set_terminated(run_id, status)
+
+
+def log_report(config: TrackingConfig, name: str, note: str, params: dict[str, str], files: Sequence[Path]) -> str:
+    """Records a report as a run of its own, or in the run that `mlflow run` has opened.
+
+    Returns:
+        The run's id.
+    """
+    client = connect(config)
+    run_id = os.environ.get("MLFLOW_RUN_ID") or client.create_run(experiment(config, client)).info.run_id
+    client.set_tag(run_id, "mlflow.runName", name)
+    client.set_tag(run_id, "mlflow.note.content", note)
+    client.set_tag(run_id, "report", "comparison")
+    for key, value in params.items():
+        client.log_param(run_id, key, value)
+    for file in files:
+        client.log_artifact(run_id, str(file))
+    client.set_terminated(run_id)
+    return run_id
 
 
 def label_step(config: TrackingConfig, name: str, note: str) -> None:

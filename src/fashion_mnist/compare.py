@@ -1,0 +1,38 @@
+"""Compares variants over seeds: which is better, by how much, and is that sure?
+
+Reads finished runs from MLflow, or what `dvc repro` has built (variants=[mlp,cnn]). Runs that differ only in their seed form
+a group, and each group is set against a baseline, over test images and seeds. The report goes to the terminal, to
+reports/ and to MLflow.
+"""
+
+from pathlib import Path
+
+from fashion_mnist.cli import main
+from fashion_mnist.config import CompareConfig
+
+
+def compare(config: CompareConfig) -> None:
+    """Reads, compares, reports; with `promote`, moves the alias `champion` to a winner that is shown to be better."""
+    from fashion_mnist import comparison, page, report, runs, store, tracking
+
+    store.check(config.tracking, config.overrides)
+    trainings, left_out, tested = runs.read(config)
+    compared = comparison.compare(trainings, left_out, tested, config.baseline)
+    pictures = page.pictures_of(config, tested)
+    if isinstance(pictures, str):
+        print(pictures)
+        pictures = None
+    files = report.write(compared, Path(config.reports).expanduser(), pictures)
+    report.show(compared, files)
+    name = f"compare {', '.join(group.name for group in compared.groups)}"[:100]
+    params = {"baseline": compared.baseline.name, "runs": str(len(trainings))}
+    note = report.as_note(compared, trainings[0].experiment)
+    run_id = tracking.log_report(config.tracking, name, note, params, files)
+    if config.promote:
+        from fashion_mnist import promotion
+
+        print(promotion.promote(config, compared, pictures, run_id))
+
+
+if __name__ == "__main__":
+    main(compare, "compare")

@@ -1,0 +1,140 @@
+"""From verdict to registry: the alias `champion` moves to a winner that is shown to be better than the present one."""
+
+import contextlib
+import json
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fashion_mnist import lineage
+from fashion_mnist.comparison import Comparison, Group, judge
+from fashion_mnist.config import CompareConfig
+from fashion_mnist.data import CLASS_NAMES
+from fashion_mnist.errors import UserError
+from fashion_mnist.page import Pictures
+from fashion_mnist.registry import keras_file, requirements
+from fashion_mnist.runs import comparable, with_predictions
+from fashion_mnist.startup import import_tensorflow
+from fashion_mnist.tracking import connect
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+MODEL, CHAMPION = "fashion-mnist", "champion"
+
+
+def promote(config: CompareConfig, compared: Comparison, pictures: Pictures | None, report_run: str) -> str:
+    """Makes the winner `models:/fashion-mnist@champion`, if it is shown to be better than the present champion.
+
+    The winner is the group with the best mean accuracy on the validation images: the test images are there to judge it,
+    not to choose it.
+
+    Returns:
+        What was done, or why nothing was.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client = connect(config.tracking)
+    eligible = [group for group in compared.groups if len(group.values("val_accuracy")) == group.n > 1]
+    if compared.tested.dataset != "fashion_mnist":
+        return f"Nothing was promoted: {compared.tested.dataset} is not Fashion-MNIST."
+    if not eligible:
+        return "Nothing was promoted: that takes two seeds or more, and validation images to choose a winner by."
+    winner = max(eligible, key=lambda group: group.mean("val_accuracy") or 0)
+    try:
+        champion = client.get_model_version_by_alias(MODEL, CHAMPION)
+    except MlflowException:
+        verdict = f"`{winner.name}` is the first champion"
+    else:
+        version = f"version {champion.version} ({champion.tags.get('variant', 'of other origin')})"
+        if set(champion.tags.get("runs", "").split()) & {training.run_id for training in winner.trainings}:
+            return f"Nothing was promoted: the champion, {version}, is of `{winner.name}`, which wins again."
+        if champion.tags.get("dataset_digest") != compared.tested.digest:
+            return f"Nothing was promoted: the champion, {version}, was tested on other data."
+        defender = champion_group(client, champion.tags["runs"].split(), winner)
+        (judged,) = judge(defender, [winner])
+        if not (judged.interval and judged.shown and judged.difference > 0):
+            return f"Nothing was promoted: the champion is {version}. {judged.sentence}"
+        verdict = judged.sentence.rstrip(".")
+    number = register(client, winner, pictures, report_run)
+    return f"Promoted: {verdict}; it is version {number} of models:/{MODEL}@{CHAMPION}."
+
+
+def champion_group(client: "MlflowClient", run_ids: Sequence[str], winner: Group) -> Group:
+    """The trainings of the present champion's configuration, from the runs that its version names.
+
+    Raises:
+        UserError: they are gone.
+    """
+    runs = [client.get_run(run_id) for run_id in run_ids]
+    found, left_out = comparable(client, runs)
+    trainings, _, _ = with_predictions(found, left_out)
+    return Group(f"{trainings[0].variant} (champion)", {}, trainings, winner.images)
+
+
+def register(client: "MlflowClient", winner: Group, pictures: Pictures | None, report_run: str) -> str:
+    """Registers the group's best run by validation accuracy, and moves the alias.
+
+    Returns:
+        The number of the new version.
+
+    Raises:
+        UserError: the model that the run logged is not the one that it was evaluated with.
+    """
+    from mlflow import pyfunc
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types.schema import ColSpec, DataType, Map, Schema, TensorSpec
+
+    import_tensorflow()
+    from fashion_mnist import saving
+
+    best = max(winner.trainings, key=lambda training: training.metrics["val_accuracy"])
+    question, answer = TensorSpec(np.dtype(np.uint8), (-1, 28, 28)), ColSpec(DataType.string, "class")
+    shares = ColSpec(Map(DataType.double), "probabilities")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        model = saving.load(keras_file(client, f"runs:/{best.run_id}/model", folder / "logged"))
+        saving.save(model, folder / "model.keras")  # without the date that MLflow's copy carries
+        if lineage.file_digest(folder / "model.keras") != best.tags["model_digest"]:
+            raise UserError(
+                f"the model that run {best.run_id} logged is not the one that it trained; nothing is promoted."
+            )
+        (folder / "class_names.json").write_text(json.dumps(CLASS_NAMES))
+        warnings.filterwarnings("ignore", ".*Add type hints to the `predict` method")  # it has a signature
+        logged = Model.log(
+            artifact_path=None,
+            flavor=pyfunc,
+            name="classifier",
+            run_id=best.run_id,
+            python_model=serving_file(),
+            artifacts={"model": str(folder / "model.keras"), "class_names": str(folder / "class_names.json")},
+            signature=ModelSignature(Schema([question]), Schema([answer, shares])),
+            input_example=pictures.images[:1] if pictures else None,
+            pip_requirements=requirements("mlflow"),
+            metadata={"model_digest": best.tags["model_digest"]},
+        )
+    with contextlib.suppress(MlflowException):  # it is there already
+        client.create_registered_model(MODEL, description="Fashion-MNIST: raw 28 x 28 images in, class names out.")
+    mean, deviation = winner.accuracy, winner.deviation("test_accuracy")
+    tags = {
+        "run": best.run_id,
+        "runs": " ".join(training.run_id for training in winner.trainings),
+        "variant": best.variant,
+        "model_digest": best.tags["model_digest"],
+        "dataset_digest": best.tags["dataset_digest"],
+        "test_accuracy": f"{mean:.4f}" + (f" ± {deviation:.4f}" if deviation else "") + f" (n = {winner.n})",
+        "report": report_run,
+    }
+    version = client.create_model_version(MODEL, logged.model_uri, best.run_id, tags, model_id=logged.model_id)
+    client.set_registered_model_alias(MODEL, CHAMPION, version.version)
+    return str(version.version)
+
+
+def serving_file() -> str:
+    """Where the class lies that MLflow keeps with the model; not imported here, since it imports Keras."""
+    return str(Path(__file__).with_name("serving.py"))

@@ -1,0 +1,153 @@
+"""A comparison for people and machines: tables in the terminal, Markdown, JSON; and the page of page.py."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fashion_mnist.comparison import Comparison, Group, Verdict
+from fashion_mnist.page import Pictures, as_html
+from fashion_mnist.tables import (
+    COST_HEADINGS,
+    COSTS,
+    LEGEND,
+    QUALITY,
+    cells,
+    classes_apart,
+    costs,
+    facts,
+    headings,
+    left_out,
+    quality,
+)
+
+SCORES = ("test_accuracy", "test_loss", "test_macro_f1", "test_calibration_error", "val_accuracy", "accuracy")
+
+
+def show(comparison: Comparison, files: Sequence[Path]) -> None:
+    """Prints two tables, which fit a terminal of 80 characters, and the verdicts."""
+    console = Console()
+    tested = f"{len(comparison.tested.labels):,} test images of {comparison.tested.title}"
+    for title, names, row_of in (
+        (f"{len(comparison.trainings)} trainings on {tested}", QUALITY, quality),
+        ("What they cost", COST_HEADINGS, costs),
+    ):
+        table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+        for heading in headings(comparison):
+            table.add_column(heading)
+        for heading in names:
+            table.add_column(heading, justify="right", no_wrap=row_of is quality)
+        for group in comparison.groups:
+            table.add_row(*cells(comparison, group), *row_of(group))
+        console.print(table)
+    console.print(f"{LEGEND}\n", style="dim", highlight=False)
+    for verdict in comparison.verdicts.values():
+        console.print(f"- {verdict.sentence}", highlight=False, markup=False)
+    console.print(classes_apart(comparison), highlight=False, markup=False)
+    for line in left_out(comparison):
+        console.print(f"left out: {line}", style="yellow", highlight=False, markup=False)
+    console.print(f"Report: {', '.join(str(file) for file in files)}", highlight=False, soft_wrap=True)
+
+
+def write(comparison: Comparison, folder: Path, pictures: Pictures | None) -> list[Path]:
+    """Writes comparison.json, .md and .html; each is complete or not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "comparison.json": json.dumps(as_json(comparison), indent=1, allow_nan=False) + "\n",
+        "comparison.md": as_markdown(comparison),
+        "comparison.html": as_html(comparison, pictures),
+    }
+    for name, content in contents.items():
+        partial = folder / f".{name}.partial"
+        partial.write_text(content)
+        partial.replace(folder / name)
+    return [folder / name for name in contents]
+
+
+def as_markdown(comparison: Comparison) -> str:
+    """The tables and verdicts."""
+    names = [*headings(comparison), *QUALITY, *COST_HEADINGS]
+    texts = len(headings(comparison))
+    rule = ["---"] * texts + ["---:"] * (len(names) - texts)
+    rows = [[*cells(comparison, group), *quality(group), *costs(group)] for group in comparison.groups]
+    lines = [
+        f"# Comparison on {len(comparison.tested.labels):,} test images of {comparison.tested.title}",
+        "",
+        *("| " + " | ".join(row) + " |" for row in (names, rule, *rows)),
+        "",
+        LEGEND,
+        "",
+        *(f"- {verdict.sentence}" for verdict in comparison.verdicts.values()),
+        "",
+        classes_apart(comparison),
+    ]
+    if comparison.left_out:
+        lines += ["", "Left out:", "", *(f"- {line}" for line in left_out(comparison))]
+    return "\n".join(lines) + "\n"
+
+
+def as_note(comparison: Comparison, experiment: str) -> str:
+    """The description of the report's run in MLflow: the verdicts, and links to the runs that were compared."""
+    lines = [f"- {verdict.sentence}" for verdict in comparison.verdicts.values()]
+    lines += ["", "| group | test accuracy | runs |", "| --- | --- | --- |"]
+    for group in comparison.groups:
+        links = [
+            f"[{training.seed}](#/experiments/{experiment}/runs/{training.run_id})"
+            for training in group.trainings
+            if training.run_id
+        ]
+        lines.append(f"| `{group.name}` | {quality(group)[1]} | {' '.join(links[:20])} |")
+    return "\n".join(lines)
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """The comparison as plain dictionaries: no times of day, so that the same results give the same bytes."""
+    return {
+        "dataset": comparison.tested.dataset,
+        "dataset_digest": comparison.tested.digest,
+        "test_images": len(comparison.tested.labels),
+        "baseline": comparison.baseline.name,
+        "facts": facts(comparison),
+        "groups": [group_as_json(group, comparison.verdicts.get(group.name)) for group in comparison.groups],
+        "left_out": [entry._asdict() for entry in comparison.left_out],
+    }
+
+
+def group_as_json(group: Group, verdict: Verdict | None) -> dict[str, Any]:
+    """One group of the JSON report."""
+    content: dict[str, Any] = {
+        "name": group.name,
+        "params": group.params,
+        "n": group.n,
+        "seeds": [training.seed for training in group.trainings],
+        "runs": [training.run_id for training in group.trainings if training.run_id],
+        "accuracy_interval": rounded(group.interval),
+        "metrics": {
+            name: {"mean": rounded(group.mean(name)), "std": rounded(group.deviation(name)), "values": rounded(values)}
+            for name in SCORES
+            if (values := group.values(name))
+        },
+        "costs": {name: rounded(group.cost(name), 3) for name in COSTS if group.cost(name) is not None},
+        "accuracy_per_class": rounded(group.recall.tolist()),
+    }
+    if verdict:
+        content["verdict"] = {
+            "sentence": verdict.sentence,
+            "difference": rounded(verdict.difference),
+            "interval": rounded(verdict.interval),
+            "p_holm": rounded(verdict.p),
+            "p_mcnemar_holm": rounded(verdict.mcnemar),
+            "shown": verdict.shown,
+        }
+    return content
+
+
+def rounded(value: Any, digits: int = 6) -> Any:
+    """Numbers, alone or in lists, to a few digits."""
+    if isinstance(value, list | tuple):
+        return [rounded(each, digits) for each in value]
+    return value if value is None else round(float(value), digits)

@@ -1,0 +1,292 @@
+"""Trainings, read back for a comparison: from the tracking store, or from the folders that `dvc repro` fills."""
+
+import csv
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from fashion_mnist import tracking
+from fashion_mnist.config import CompareConfig
+from fashion_mnist.data import CLASS_NAMES, Card
+from fashion_mnist.errors import UserError
+from fashion_mnist.progress import progress
+from fashion_mnist.results import Predictions, read_predictions
+from fashion_mnist.scores import confusion
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+PAGE = 500  # runs at a time from the store
+# What can make results differ. Not in it: the seed, and whether TensorBoard watched.
+DECISIVE = ("data.validation", "augment.", "model.", "optimizer.", "trainer.")
+SILENT = ("trainer.tensorboard",)
+Curve = list[float]
+
+
+class LeftOut(NamedTuple):
+    """A run that is not compared, and why."""
+
+    run_id: str
+    name: str
+    reason: str
+
+
+@dataclass
+class Training:
+    """A finished training with what its model says of the test images, boiled down to a few kilobytes."""
+
+    run_id: str  # "" where it comes from the pipeline
+    experiment: str
+    variant: str
+    seed: str
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    predictions: Callable[[], Predictions]  # reads them
+    curves: Callable[[], dict[str, Curve]]  # reads `accuracy`, `loss` and the like, a value for each epoch
+    packed: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))  # which images are right, a bit each
+    counts: np.ndarray = field(default_factory=lambda: np.empty(0, int))  # the confusion matrix
+
+    def right(self, images: int) -> np.ndarray:
+        """Which test images it gets right, bool (images,)."""
+        return np.unpackbits(self.packed, count=images).astype(bool)
+
+
+class Tested(NamedTuple):
+    """What all trainings were tested on, and how it went on average."""
+
+    dataset: str
+    digest: str  # "" where it comes from the pipeline
+    labels: np.ndarray  # (n,)
+    of_truth: np.ndarray  # the truth's probability, mean over the trainings, (n,)
+    votes: np.ndarray  # how many trainings took an image for each class, (n, classes)
+
+    @property
+    def title(self) -> str:
+        """The dataset's name for titles."""
+        return Card(self.dataset, "", "", CLASS_NAMES, {}).title
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The same in all datasets here."""
+        return CLASS_NAMES
+
+
+def read(config: CompareConfig) -> tuple[list[Training], list[LeftOut], Tested]:
+    """Reads the trainings that can be compared, newest first, and names the others.
+
+    Args:
+        config: says which ones.
+
+    Raises:
+        UserError: there is none.
+    """
+    if config.variants:
+        found, left_out = of_pipeline(config.variants), []
+    else:
+        client = tracking.connect(config.tracking)
+        found, left_out = comparable(client, search(client, config))
+    return with_predictions(found, left_out)
+
+
+def with_predictions(
+    found: Sequence[Training], left_out: list[LeftOut]
+) -> tuple[list[Training], list[LeftOut], Tested]:
+    """Adds to each training what its model says of the test images; one at a time, so that memory does not grow."""
+    trainings: list[Training] = []
+    labels = sums = votes = None
+    for training in progress(found, "reading runs"):
+        try:
+            predictions = training.predictions()
+        except UserError as error:
+            left_out.append(LeftOut(training.run_id, training.variant, str(error)))
+            continue
+        if labels is None or sums is None or votes is None:
+            labels, classes = predictions.labels, predictions.probabilities.shape[1]
+            sums, votes = np.zeros(len(labels)), np.zeros((len(labels), classes), int)
+        if not np.array_equal(labels, predictions.labels):
+            left_out.append(LeftOut(training.run_id, training.variant, "it was tested on other images"))
+            continue
+        rows = np.arange(len(labels))
+        sums += predictions.probabilities[rows, labels]
+        votes[rows, predictions.predicted] += 1
+        training.packed = np.packbits(predictions.predicted == labels)
+        training.counts = confusion(labels, predictions.predicted, votes.shape[1])
+        trainings.append(training)
+    if labels is None or sums is None or votes is None:
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in Counter(each[2] for each in left_out).items())
+        raise UserError(
+            f"there is nothing to compare{f' ({reasons})' if reasons else ''}; train something first, such as: "
+            "python -m fashion_mnist -m model=mlp,cnn seed=0,1,2"
+        )
+    tags = trainings[0].tags
+    of_truth = sums / len(trainings)
+    test_set = Tested(tags["dataset"], tags.get("dataset_digest", ""), labels, of_truth, votes)
+    return trainings, left_out, test_set
+
+
+def search(client: "MlflowClient", config: CompareConfig) -> list["Run"]:
+    """The runs of the experiment that are asked for, newest first.
+
+    Raises:
+        UserError: there is no such experiment, or the search cannot be read.
+    """
+    from mlflow.exceptions import MlflowException
+
+    name = config.tracking.experiment
+    place = client.get_experiment_by_name(name)
+    if "MLFLOW_EXPERIMENT_ID" in os.environ and "MLFLOW_EXPERIMENT_NAME" not in os.environ and name == "Default":
+        place = client.get_experiment(os.environ["MLFLOW_EXPERIMENT_ID"])  # of `mlflow run`
+    if place is None:
+        known = ", ".join(sorted(each.name for each in client.search_experiments()))
+        raise UserError(f"there is no experiment '{name}'; choose one: tracking.experiment=... ({known})")
+    wanted = [config.runs] if config.runs else []
+    if config.parent:
+        wanted.append(f"tags.`mlflow.parentRunId` = '{config.parent}'")
+    runs: list[Run] = []
+    token = None
+    try:
+        while token or not runs:
+            newest = ["attributes.start_time DESC"]
+            page = client.search_runs([place.experiment_id], " and ".join(wanted), 1, PAGE, newest, token)
+            runs += page
+            token = page.token
+            if not token:
+                break
+    except MlflowException as error:
+        raise UserError(f"MLflow cannot search for runs={config.runs!r}: {str(error).splitlines()[0]}") from error
+    return runs
+
+
+def comparable(client: "MlflowClient", runs: Sequence["Run"]) -> tuple[list[Training], list[LeftOut]]:
+    """The finished and evaluated trainings on one dataset, each once; and the others, with the reason.
+
+    Args:
+        client: of the store that they come from.
+        runs: newest first.
+    """
+    left_out: list[LeftOut] = []
+    trainings = [run for run in runs if "variant" in run.data.tags]  # others are sweeps, single steps, comparisons
+    reasons = {run.info.run_id: unfit(run) for run in trainings}
+    datasets = Counter(run.data.tags["dataset_digest"] for run in trainings if not reasons[run.info.run_id])
+    digest = datasets.most_common(1)[0][0] if datasets else ""
+    found: list[Training] = []
+    seen: set[tuple] = set()
+    for run in trainings:
+        tags = run.data.tags
+        reason = reasons[run.info.run_id]
+        if not reason and tags["dataset_digest"] != digest:
+            reason = f"it is about other data: {tags['dataset']} ({tags['dataset_digest']})"
+        key = (*decisive(run.data.params).items(), tags.get("seed"))
+        if not reason and key in seen:
+            reason = "a newer run has the same configuration and seed"
+        if reason:
+            left_out.append(LeftOut(run.info.run_id, str(run.info.run_name), reason))
+            continue
+        seen.add(key)
+        found.append(
+            Training(
+                run_id=run.info.run_id,
+                experiment=f"{run.info.experiment_id}",
+                variant=tags["variant"],
+                seed=tags.get("seed", ""),
+                params=decisive(run.data.params),
+                metrics=dict(run.data.metrics),
+                tags=tags,
+                predictions=lambda place=f"{run.info.artifact_uri}": predictions_of(place),
+                curves=lambda run_id=run.info.run_id, keys=tuple(run.data.metrics): curves_of(client, run_id, keys),
+            )
+        )
+    return found, left_out
+
+
+def unfit(run: "Run") -> str:
+    """Why a run cannot be compared, whatever the others are; nothing if it can."""
+    if run.info.status != "FINISHED":
+        return f"it is not finished, but {run.info.status}"
+    if not decisive(run.data.params):
+        return "its training is not recorded in it"
+    if "test_accuracy" not in run.data.metrics:
+        return "it was not evaluated"
+    return ""
+
+
+def decisive(params: dict[str, str]) -> dict[str, str]:
+    """The parameters that decide the result; `mlflow run` records some of them quoted for the shell."""
+    return {
+        key: value.strip("'")
+        for key, value in sorted(params.items())
+        if key.startswith(DECISIVE) and key not in SILENT and key != "model.name"
+    }
+
+
+def curves_of(client: "MlflowClient", run_id: str, keys: Sequence[str]) -> dict[str, Curve]:
+    """The metrics of every epoch."""
+    wanted = [key for key in ("accuracy", "loss", "val_accuracy", "val_loss") if key in keys]
+    return {key: [step.value for step in client.get_metric_history(run_id, key)] for key in wanted}
+
+
+def predictions_of(artifacts: str) -> Predictions:
+    """What a run's model says of the test images.
+
+    Raises:
+        UserError: it is not kept.
+    """
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.file_utils import local_file_uri_to_path
+    from mlflow.utils.uri import is_local_uri
+
+    kept = "predictions/test.npz"
+    try:
+        if is_local_uri(artifacts):
+            return read_predictions(Path(local_file_uri_to_path(artifacts)) / kept)
+        with tempfile.TemporaryDirectory() as folder:
+            return read_predictions(Path(download_artifacts(artifact_uri=f"{artifacts}/{kept}", dst_path=folder)))
+    except (UserError, MlflowException, OSError) as error:
+        raise UserError("its predictions are missing or damaged; evaluate its model again") from error
+
+
+def of_pipeline(variants: Sequence[str]) -> list[Training]:
+    """What `dvc repro` has built in the current folder.
+
+    Raises:
+        UserError: a variant's results are not there.
+    """
+    trainings = []
+    for variant in variants:
+        metrics: dict[str, Any] = {}
+        for part in (Path("metrics") / variant / name for name in ("train.json", "test.json")):
+            if not part.is_file():
+                raise UserError(f"{part} is missing; `dvc repro evaluate@{variant}` makes it.")
+            metrics |= json.loads(part.read_text())
+        metrics |= {f"cost/{key}": metrics.pop(key) for key in ("parameters", "flops_per_image") if key in metrics}
+        trainings.append(
+            Training(
+                run_id="",
+                experiment="",
+                variant=variant,
+                seed="",
+                params={},
+                metrics=metrics,
+                tags={"dataset": "fashion_mnist"},
+                predictions=lambda name=variant: read_predictions(Path("predictions") / name / "test.npz"),
+                curves=lambda name=variant: read_curves(Path("plots") / name / "history.csv"),
+            )
+        )
+    return trainings
+
+
+def read_curves(file: Path) -> dict[str, Curve]:
+    """The metrics of every epoch, from the table that `train` writes."""
+    with file.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    return {key: [float(row[key]) for row in rows] for key in rows[0] if key != "epoch"}

@@ -1,0 +1,44 @@
+"""The registered model, as MLflow serves it: raw images in, class names and probabilities out.
+
+MLflow keeps this file with the model ("models from code"), so nothing is unpickled, and serving needs no other file of
+this project.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
+
+
+class Classifier(PythonModel):
+    """Answers with words where the Keras model itself gives bare numbers."""
+
+    def load_context(self, context: Any) -> None:
+        """Loads the Keras model, in safe mode, and the names of the classes."""
+        self.model: Any = keras.saving.load_model(context.artifacts["model"])
+        self.class_names = json.loads(Path(context.artifacts["class_names"]).read_text())
+
+    # Without type hints, which MLflow would take for the signature.
+    def predict(self, context, model_input, params=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The class of each image, and the probability of every class.
+
+        Args:
+            context: unused.
+            model_input: uint8 (n, 28, 28).
+            params: unused.
+        """
+        probabilities = np.asarray(self.model(np.asarray(model_input), training=False))
+        return [
+            {
+                "class": self.class_names[int(row.argmax())],
+                "probabilities": {name: float(share) for name, share in zip(self.class_names, row, strict=True)},
+            }
+            for row in probabilities
+        ]
+
+
+set_model(Classifier())

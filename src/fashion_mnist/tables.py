@@ -1,0 +1,81 @@
+"""What every form of the report says in the same words: a row for each group, and what stands out."""
+
+import numpy as np
+
+from fashion_mnist.comparison import Comparison, Group, variant
+
+COSTS = ("parameters", "flops_per_image", "training_seconds", "prediction_microseconds")
+QUALITY = ("n", "accuracy", "95 %", "loss", "macro F1", "ECE")
+COST_HEADINGS = ("parameters", "MFLOP", "training s", "prediction µs")
+LEGEND = (
+    "Mean ± sample standard deviation over n seeds; 95 %: interval over seeds and test images. ECE: expected "
+    "calibration error. MFLOP: million floating-point operations for one image. Times, of a training and of one image: "
+    "medians, on the machine of the runs."
+)
+
+
+def quality(group: Group) -> list[str]:
+    """A group's cells below `QUALITY`."""
+    deviation = group.deviation("test_accuracy")
+    accuracy = f"{group.accuracy:.4f}" + (f" ± {deviation:.4f}" if deviation is not None else "")
+    low, high = group.interval
+    scores = [group.mean(name) for name in ("test_loss", "test_macro_f1", "test_calibration_error")]
+    return [
+        str(group.n),
+        accuracy,
+        f"{low:.3f} - {high:.3f}",
+        *("" if each is None else f"{each:.3f}" for each in scores),
+    ]
+
+
+def costs(group: Group) -> list[str]:
+    """A group's cells below `COST_HEADINGS`."""
+    parameters, operations, seconds, microseconds = (group.cost(name) for name in COSTS)
+    return [
+        "" if parameters is None else f"{parameters:,.0f}",
+        "" if operations is None else f"{operations / 1e6:,.2f}",
+        "" if seconds is None else f"{seconds:.1f}",
+        "" if microseconds is None else f"{microseconds:.1f}",
+    ]
+
+
+def headings(comparison: Comparison) -> list[str]:
+    """The columns that tell groups apart."""
+    return ["variant", *(key.rpartition(".")[2] for key in comparison.columns)]
+
+
+def cells(comparison: Comparison, group: Group) -> list[str]:
+    """A group's cells below `headings`."""
+    return [variant(group), *(group.params.get(key, "") for key in comparison.columns)]
+
+
+def classes_apart(comparison: Comparison) -> str:
+    """Says in which classes the groups differ most."""
+    if len(comparison.groups) < 2:
+        return f"Only one group: nothing to compare `{comparison.groups[0].name}` with. Train another: model=cnn"
+    recalls = np.array([group.recall for group in comparison.groups])
+    widest = np.argsort(recalls.min(axis=0) - recalls.max(axis=0))[:3]
+    names = comparison.tested.class_names
+    told = [
+        f"{names[label]} ({comparison.groups[recalls[:, label].argmin()].name} {recalls[:, label].min():.3f}, "
+        f"{comparison.groups[recalls[:, label].argmax()].name} {recalls[:, label].max():.3f})"
+        for label in widest
+    ]
+    return f"Accuracy per class differs most for {'; '.join(told)}."
+
+
+def left_out(comparison: Comparison, most: int = 20) -> list[str]:
+    """A line for each run that is not compared."""
+    lines = [f"{entry.name} ({entry.run_id[:8]}): {entry.reason}" for entry in comparison.left_out]
+    return lines if len(lines) <= most else [*lines[:most], f"and {len(lines) - most} more, in the JSON report"]
+
+
+def facts(comparison: Comparison) -> str:
+    """Where and with what the trainings were made, as their runs say."""
+    keys = {"device": "", "python": "Python ", "tensorflow": "TensorFlow ", "keras": "Keras ", "git_commit": "commit "}
+    said = []
+    for key, prefix in keys.items():
+        length = 12 if key == "git_commit" else None
+        found = sorted({each.tags[key][:length] for each in comparison.trainings if key in each.tags})
+        said += [f"{prefix}{' / '.join(found)}"] if found else []
+    return ", ".join(said)

@@ -1,7 +1,7 @@
 """Compares variants over seeds: which is better, by how much, and is that sure?
 
-Reads finished runs from MLflow, or what `dvc repro` has built (variants=[mlp,cnn]). Runs that differ only in their seed form
-a group, and each group is set against a baseline, over test images and seeds. The report goes to the terminal, to
+Reads finished runs from MLflow, or what `dvc repro` has built (variants=[mlp,cnn]). Runs that differ only in their seed
+form a group, and each group is set against a baseline, over test images and seeds. The report goes to the terminal, to
 reports/ and to MLflow.
 """
 

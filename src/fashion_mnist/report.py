@@ -33,7 +33,7 @@ def show(comparison: Comparison, files: Sequence[Path]) -> None:
     console = Console()
     tested = f"{len(comparison.tested.labels):,} test images of {comparison.tested.title}"
     for title, names, row_of in (
-        (f"{len(comparison.trainings)} trainings on {tested}", QUALITY, quality),
+        (f"Accuracy on {tested}", QUALITY, quality),
         ("What they cost", COST_HEADINGS, costs),
     ):
         table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))

@@ -185,7 +185,7 @@ def comparable(client: "MlflowClient", runs: Sequence["Run"]) -> tuple[list[Trai
         reason = reasons[run.info.run_id]
         if not reason and tags["dataset_digest"] != digest:
             reason = f"it is about other data: {tags['dataset']} ({tags['dataset_digest']})"
-        key = (*decisive(run.data.params).items(), tags.get("seed"))
+        key = (tags["variant"], *decisive(run.data.params).items(), tags.get("seed"))
         if not reason and key in seen:
             reason = "a newer run has the same configuration and seed"
         if reason:

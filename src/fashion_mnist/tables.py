@@ -52,7 +52,7 @@ def cells(comparison: Comparison, group: Group) -> list[str]:
 def classes_apart(comparison: Comparison) -> str:
     """Says in which classes the groups differ most."""
     if len(comparison.groups) < 2:
-        return f"Only one group: nothing to compare `{comparison.groups[0].name}` with. Train another: model=cnn"
+        return f"Only one group: nothing to compare `{comparison.groups[0].name}` with; train another variant."
     recalls = np.array([group.recall for group in comparison.groups])
     widest = np.argsort(recalls.min(axis=0) - recalls.max(axis=0))[:3]
     names = comparison.tested.class_names

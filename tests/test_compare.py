@@ -1,0 +1,264 @@
+"""Comparing runs: what belongs together, what is left out and why, what the report says."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from conftest import TINY, assert_one_sentence, run_step
+
+from fashion_mnist.cli import compose, quoted
+from fashion_mnist.compare import compare
+from fashion_mnist.errors import UserError
+from fashion_mnist.evaluate import evaluate
+from fashion_mnist.results import write_predictions
+from fashion_mnist.train import train
+
+LABELS = (np.arange(500) % 10).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path, tiny_data: Path) -> Path:
+    """A folder with the runs of two variants and two seeds each, really trained."""
+    folder = tmp_path_factory.mktemp("compared")
+    shutil.copy(migrated_store, folder / "mlflow.db")
+    jobs = ["-m", *TINY, f"data_root={tiny_data}", "model=linear,mlp", "seed=0,1", "tracking.experiment=lesson"]
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        process = run_step(*jobs, step="main", MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db")
+    finally:
+        os.chdir(before)
+    assert process.returncode == 0, process.stderr
+    return folder
+
+
+@pytest.fixture
+def lesson(store: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The current folder is empty, and the store is the one of `store`."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "lesson")
+    mlflow.set_tracking_uri(f"sqlite:///{store}/mlflow.db")
+    yield
+    mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType]
+
+
+def compared(*overrides: str) -> dict:
+    compare(compose([quoted(override) for override in overrides], "compare"))
+    return json.loads(Path("reports/comparison.json").read_text())
+
+
+@pytest.mark.usefixtures("lesson")
+def test_runs_that_differ_only_in_their_seed_are_one_group(tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = compared(f"data_root={tiny_data}")
+    assert report["baseline"] == "mlp"
+    groups = {group["name"]: group for group in report["groups"]}
+    assert set(groups) == {"linear", "mlp"}
+    assert groups["linear"]["seeds"] == ["0", "1"]
+    assert not report["left_out"]
+    values = [mlflow.get_run(run).data.metrics["test_accuracy"] for run in groups["linear"]["runs"]]
+    assert groups["linear"]["metrics"]["test_accuracy"]["values"] == pytest.approx(values)
+    assert groups["linear"]["metrics"]["test_accuracy"]["mean"] == pytest.approx(np.mean(values))
+    assert groups["linear"]["costs"]["parameters"] == 7850
+    assert groups["linear"]["verdict"]["sentence"] in capsys.readouterr().out.replace("\n", " ").replace("  ", " ")
+
+
+@pytest.mark.usefixtures("lesson")
+def test_the_page_needs_no_network_and_shows_everything(tiny_data: Path) -> None:
+    compared(f"data_root={tiny_data}")
+    page = Path("reports/comparison.html").read_text()
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    for name in ("differences", "pareto", "validation accuracy", "validation loss"):
+        assert f'aria-label="{name}"' in page
+    assert "synthetic garments (not Fashion-MNIST)" in page
+    assert page.count("<img src=") >= 20
+    assert "prefers-color-scheme: dark" in page
+    first = {file.name: file.read_bytes() for file in Path("reports").iterdir()}
+    compared(f"data_root={tiny_data}")
+    assert {file.name: file.read_bytes() for file in Path("reports").iterdir()} == first
+
+
+@pytest.mark.usefixtures("lesson")
+def test_the_report_is_a_run_that_links_the_runs_it_compares(tiny_data: Path) -> None:
+    report = compared(f"data_root={tiny_data}")
+    (run, *_) = mlflow.search_runs(
+        experiment_names=["lesson"], filter_string="tags.report = 'comparison'", output_format="list"
+    )
+    assert run.info.run_name == f"compare {', '.join(group['name'] for group in report['groups'])}"
+    assert run.info.status == "FINISHED"
+    for group in report["groups"]:
+        for run_id in group["runs"]:
+            assert f"#/experiments/{run.info.experiment_id}/runs/{run_id}" in run.data.tags["mlflow.note.content"]
+    names = {entry.path for entry in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
+    assert names == {"comparison.json", "comparison.md", "comparison.html"}
+
+
+@pytest.mark.usefixtures("lesson")
+def test_runs_can_be_chosen_by_a_search_and_by_their_sweep(tiny_data: Path) -> None:
+    one = compared("runs=tags.variant = 'mlp' and params.model.activation = 'relu'", f"data_root={tiny_data}")
+    assert [group["name"] for group in one["groups"]] == ["mlp"]
+    sweep = mlflow.search_runs(experiment_names=["lesson"], filter_string="tags.sweep = 'true'", output_format="list")
+    assert len(compared(f"parent={sweep[0].info.run_id}", f"data_root={tiny_data}")["groups"]) == 2
+
+
+def test_a_search_as_it_is_typed_into_a_shell(store: Path, workplace: Path, tiny_data: Path) -> None:
+    process = run_step(
+        "runs=tags.variant = 'mlp' and params.seed != '0'",
+        f"data_root={tiny_data}",
+        step="compare",
+        MLFLOW_TRACKING_URI=f"sqlite:///{store}/mlflow.db",
+        MLFLOW_EXPERIMENT_NAME="lesson",
+    )
+    assert process.returncode == 0, process.stderr
+    assert "Only one group: nothing to compare `mlp` with;" in process.stdout
+
+
+@pytest.mark.usefixtures("lesson")
+def test_what_cannot_be_answered_is_said_in_a_sentence() -> None:
+    for overrides, words in (
+        (["tracking.experiment=lessons"], "there is no experiment 'lessons'"),
+        (["runs=tags.variant =="], "MLflow cannot search"),
+        (["baseline=cnn"], "there is no baseline 'cnn' among what is compared; choose one of mlp, linear"),
+        (["runs=tags.variant = 'resnet'"], "there is nothing to compare; train something first"),
+        (["variants=[mlp]"], "metrics/mlp/train.json is missing"),
+    ):
+        with pytest.raises(UserError, match=re.escape(words)):
+            compared(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["model=mlp"], ["there is no key 'model'"]),
+        (["promote=perhaps"], ["promote", "perhaps"]),
+        (["baselin=mlp"], ["did you mean baseline?"]),
+        (["tracking.experiment=none"], ["there is no experiment 'none'", "choose one"]),
+    ],
+)
+def test_mistakes_get_one_sentence(arguments: list[str], words: list[str], workplace: Path) -> None:
+    assert_one_sentence(run_step(*arguments, step="compare"), *words)
+
+
+Add = Callable[..., str]
+
+
+@pytest.fixture
+def add(workplace: Path) -> Iterator[Add]:
+    """Adds a run to the store as `train` and `evaluate` leave it, with made-up predictions."""
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    client = mlflow.MlflowClient()
+    experiment = client.create_experiment("test")
+
+    def added(variant: str = "mlp", seed: int = 0, accuracy: float = 0.9, status: str = "FINISHED", **more: str) -> str:
+        tags = {"variant": variant, "seed": str(seed), "dataset": "synthetic", "dataset_digest": "d", "git_commit": "c"}
+        run = client.create_run(experiment, run_name=f"{variant} {seed}", tags={**tags, **more.pop("tags", {})})  # pyright: ignore
+        run_id = run.info.run_id
+        given = {key.replace("__", "."): value for key, value in more.items()}
+        for key, value in {"model.hidden": "[8]", "trainer.epochs": "2", "seed": str(seed), **given}.items():
+            client.log_param(run_id, key, value)
+        if accuracy:
+            random = np.random.default_rng(hash((variant, seed, accuracy)) % 2**32)
+            predicted = np.where(random.random(500) < accuracy, LABELS, (LABELS + 1) % 10)
+            write_predictions(workplace / "test.npz", LABELS, np.eye(10, dtype=np.float32)[predicted])
+            client.log_artifact(run_id, str(workplace / "test.npz"), "predictions")
+            for name in ("test_accuracy", "test_loss", "test_macro_f1", "test_calibration_error", "val_accuracy"):
+                client.log_metric(run_id, name, float((predicted == LABELS).mean()))
+        if status != "RUNNING":
+            client.set_terminated(run_id, status)
+        return run_id
+
+    yield added
+    mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType]
+
+
+def test_every_run_that_is_left_out_is_listed_with_the_reason(add: Add, workplace: Path) -> None:
+    for seed in range(2):
+        add(seed=seed)
+    twin = add(seed=7, accuracy=0.8)
+    again = add(seed=7, accuracy=0.85)
+    reasons = {
+        add(seed=2, status="RUNNING"): "not finished, but RUNNING",
+        add(seed=3, status="FAILED"): "not finished, but FAILED",
+        add(seed=4, accuracy=0): "it was not evaluated",
+        add(seed=5, tags={"dataset_digest": "e", "dataset": "fashion_mnist"}): "about other data: fashion_mnist (e)",
+        twin: "a newer run has the same configuration and seed",
+    }
+    gone = add(seed=6)
+    shutil.rmtree(Path(mlflow.get_run(gone).info.artifact_uri.removeprefix("file://")) / "predictions")  # pyright: ignore
+    reasons[gone] = "its predictions are missing or damaged; evaluate its model again"
+    report = compared()
+    left_out = {entry["run_id"]: entry["reason"] for entry in report["left_out"]}
+    assert set(left_out) == set(reasons)
+    for run_id, reason in reasons.items():
+        assert reason in left_out[run_id]
+    (group,) = report["groups"]
+    assert group["seeds"] == ["0", "1", "7"]
+    assert again in group["runs"]
+
+
+def test_groups_are_named_after_what_differs(add: Add, capsys: pytest.CaptureFixture[str]) -> None:
+    for epochs in ("2", "20"):
+        for seed in range(2):
+            add(seed=seed, trainer__epochs=epochs, trainer__tensorboard=str(seed))
+            add("linear", seed=seed, trainer__epochs=epochs, model__hidden="[]")
+    names = {group["name"] for group in compared("baseline='linear epochs=2'")["groups"]}
+    assert names == {"mlp epochs=2", "mlp epochs=20", "linear epochs=2", "linear epochs=20"}
+    assert re.search(r"variant\s+epochs\s+n\s+accuracy", capsys.readouterr().out)
+
+
+def test_a_difference_beyond_chance_is_shown_and_chance_is_not(add: Add) -> None:
+    for seed in range(5):
+        add("mlp", seed, 0.80)
+        add("mlp_wide", seed, 0.802)
+        add("cnn", seed, 0.95)
+    verdicts = {group["name"]: group.get("verdict") for group in compared()["groups"]}
+    assert verdicts["mlp"] is None
+    assert re.fullmatch(
+        r"`cnn` beats `mlp` by 1\d\.\d points \(95 % \d+\.\d to \d+\.\d\)\.", verdicts["cnn"]["sentence"]
+    )
+    assert verdicts["cnn"]["shown"]
+    assert len(verdicts["cnn"]["p_mcnemar_holm"]) == 5
+    assert "no difference shown with n = 5" in verdicts["mlp_wide"]["sentence"]
+    assert "80 % power" in verdicts["mlp_wide"]["sentence"] or "more than 50 seeds" in verdicts["mlp_wide"]["sentence"]
+
+
+def test_one_training_each_is_no_verdict_on_variants(add: Add) -> None:
+    add("mlp", 0, 0.8)
+    add("cnn", 0, 0.95)
+    report = compared()
+    (verdict,) = [group["verdict"] for group in report["groups"] if "verdict" in group]
+    assert verdict["interval"] is None
+    assert "one seed tells nothing of the next: train with -m seed=0,1,2" in verdict["sentence"]
+
+
+def test_images_are_left_away_where_they_are_not_the_ones_of_the_runs(
+    add: Add, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add()
+    compared(f"data_root={tiny_data}")
+    assert "The report shows no images" in capsys.readouterr().out
+    assert "<img" not in Path("reports/comparison.html").read_text()
+
+
+def test_models_of_drawn_garments_are_never_promoted(add: Add, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(2):
+        add(seed=seed)
+    compared("promote=true")
+    assert "Nothing was promoted: synthetic is not Fashion-MNIST" in capsys.readouterr().out
+    assert not mlflow.MlflowClient().search_registered_models()
+
+
+def test_what_the_pipeline_has_built_is_compared_without_a_store(tiny: Callable, capsys: pytest.CaptureFixture) -> None:
+    for variant in ("linear", "mlp"):
+        config = tiny(f"model={variant}", "trainer.epochs=1")
+        evaluate(config, train(config))
+    report = compared("variants=[linear,mlp]")
+    assert [group["n"] for group in report["groups"]] == [1, 1]
+    assert "runs" not in report["facts"]
+    assert not any(group["runs"] for group in report["groups"])
+    assert all({"parameters", "flops_per_image"} <= set(group["costs"]) for group in report["groups"])

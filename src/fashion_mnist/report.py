@@ -38,7 +38,7 @@ def show(comparison: Comparison, files: Sequence[Path]) -> None:
     ):
         table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
         for heading in headings(comparison):
-            table.add_column(heading)
+            table.add_column(heading, overflow="fold")
         for heading in names:
             table.add_column(heading, justify="right", no_wrap=row_of is quality)
         for group in comparison.groups:

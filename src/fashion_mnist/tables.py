@@ -5,11 +5,11 @@ import numpy as np
 from fashion_mnist.comparison import Comparison, Group, variant
 
 COSTS = ("parameters", "flops_per_image", "training_seconds", "prediction_microseconds")
-QUALITY = ("n", "accuracy", "95 %", "loss", "macro F1", "ECE")
+QUALITY = ("n", "accuracy", "95 %", "loss", "F1", "ECE")
 COST_HEADINGS = ("parameters", "MFLOP", "training s", "prediction µs")
 LEGEND = (
-    "Mean ± sample standard deviation over n seeds; 95 %: interval over seeds and test images. ECE: expected "
-    "calibration error. MFLOP: million floating-point operations for one image. Times, of a training and of one image: "
+    "Mean ± sample standard deviation over n seeds; 95 %: interval over seeds and test images. F1: macro. ECE: "
+    "expected calibration error. MFLOP: million floating-point operations for one image. Times, of a training and of one image: "
     "medians, on the machine of the runs."
 )
 

@@ -216,7 +216,7 @@ def test_groups_are_named_after_what_differs(add: Add, capsys: pytest.CaptureFix
 def test_a_difference_beyond_chance_is_shown_and_chance_is_not(add: Add) -> None:
     for seed in range(5):
         add("mlp", seed, 0.80)
-        add("mlp_wide", seed, 0.802)
+        add("mlp_wide", seed, 0.801)
         add("cnn", seed, 0.95)
     verdicts = {group["name"]: group.get("verdict") for group in compared()["groups"]}
     assert verdicts["mlp"] is None

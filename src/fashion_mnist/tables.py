@@ -9,8 +9,8 @@ QUALITY = ("n", "accuracy", "95 %", "loss", "F1", "ECE")
 COST_HEADINGS = ("parameters", "MFLOP", "training s", "prediction µs")
 LEGEND = (
     "Mean ± sample standard deviation over n seeds; 95 %: interval over seeds and test images. F1: macro. ECE: "
-    "expected calibration error. MFLOP: million floating-point operations for one image. Times, of a training and of one image: "
-    "medians, on the machine of the runs."
+    "expected calibration error. MFLOP: million floating-point operations for one image. Times, of a training and of "
+    "one image: medians, on the machine of the runs."
 )
 
 

@@ -243,6 +243,12 @@ def test_a_sweep_ends_with_its_jobs_side_by_side(sweep: Path) -> None:
     (job,) = [run for run in all_runs() if (run.data.tags.get("variant"), run.data.tags.get("seed")) == ("cnn", "4")]
     assert f"{job.data.metrics['val_accuracy']:.4f}" in table[-1]
     assert f"{job.data.metrics['val_accuracy']:.4f}" in printed
+    jobs = [run for run in all_runs() if "mlflow.parentRunId" in run.data.tags]
+    best = max(jobs, key=lambda run: run.data.metrics["val_accuracy"])
+    assert parent.data.tags["best_child"] == best.info.run_id
+    assert f"Best by validation accuracy: [{best.info.run_name}]" in parent.data.tags["mlflow.note.content"]
+    variant, seed = best.data.tags["variant"], best.data.tags["seed"]
+    assert f"best by validation accuracy: {variant} seed={seed}" in printed
 
 
 def test_a_preset_can_be_a_sweep_of_its_own(tiny_data: Path, workplace: Path) -> None:
@@ -272,7 +278,11 @@ def test_a_sweep_with_a_job_that_fails_goes_on_and_ends_as_failed(workplace: Pat
     assert "refuses its arguments" in process.stderr
     assert "Traceback" not in process.stderr
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
-    assert sorted(run.info.status for run in all_runs()) == ["FAILED", "FINISHED"]
+    runs = {run.info.run_id: run for run in all_runs()}
+    (parent,) = [run for run in runs.values() if "sweep" in run.data.tags]
+    (best,) = [run for run in runs.values() if run.info.status == "FINISHED"]
+    assert sorted(run.info.status for run in runs.values()) == ["FAILED", "FINISHED"]
+    assert parent.data.tags["best_child"] == best.info.run_id
 
 
 @pytest.mark.slow

@@ -55,9 +55,16 @@ class SweepRun(Callback):
         if any(job.info.status == "KILLED" for job in jobs):
             status = "KILLED"
         rows = summarize(jobs)
+        winner = best(jobs)
         if jobs:
-            show(rows)
-        tracking.close_sweep(self.config, self.run_id, status, markdown(rows))
+            show(rows, f"best by validation accuracy: {rows[jobs.index(winner) + 1][0]}" if winner else None)
+        tracking.close_sweep(self.config, self.run_id, status, markdown(rows), winner)
+
+
+def best(jobs: Sequence["Run"]) -> "Run | None":
+    """The finished job with the best accuracy on the validation images; the test images choose nothing."""
+    validated = [job for job in jobs if job.info.status == "FINISHED" and "val_accuracy" in job.data.metrics]
+    return max(validated, key=lambda job: job.data.metrics["val_accuracy"], default=None)
 
 
 def summarize(jobs: Sequence["Run"]) -> list[list[str]]:
@@ -77,9 +84,9 @@ def told_apart(names: Sequence[str]) -> list[str]:
     return [" ".join(word for word in name.split() if word not in common) or name for name in names]
 
 
-def show(rows: Sequence[Sequence[str]]) -> None:
+def show(rows: Sequence[Sequence[str]], caption: str | None) -> None:
     """Prints the table."""
-    table = Table(title="Accuracies of the sweep's runs")
+    table = Table(title="Accuracies of the sweep's runs", caption=caption)
     for heading in rows[0]:
         table.add_column(heading, justify="left" if heading == "run" else "right", no_wrap=True)
     for row in rows[1:]:

@@ -169,11 +169,15 @@ def jobs_of_sweep(config: TrackingConfig, run_id: str) -> list["Run"]:
     return list(client.search_runs(place, nested, order_by=["attributes.start_time ASC"]))
 
 
-def close_sweep(config: TrackingConfig, run_id: str, status: str, summary: str) -> None:
-    """Ends the run of a sweep, with a summary in its description."""
+def close_sweep(config: TrackingConfig, run_id: str, status: str, summary: str, best: "Run | None") -> None:
+    """Ends the run of a sweep, with a summary and a link to its best job in its description."""
     client = connect(config)
-    note = client.get_run(run_id).data.tags["mlflow.note.content"]
-    client.set_tag(run_id, "mlflow.note.content", f"{note}\n\n{summary}")
+    note = f"{client.get_run(run_id).data.tags['mlflow.note.content']}\n\n{summary}"
+    if best:
+        link = f"#/experiments/{best.info.experiment_id}/runs/{best.info.run_id}"
+        note += f"\n\nBest by validation accuracy: [{best.info.run_name}]({link})."
+        client.set_tag(run_id, "best_child", best.info.run_id)
+    client.set_tag(run_id, "mlflow.note.content", note)
     client.set_terminated(run_id, status)
 
 

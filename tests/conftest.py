@@ -2,12 +2,16 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import requests
 
 from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
@@ -64,6 +68,39 @@ def workplace(tmp_path: Path, migrated_store: Path, monkeypatch: pytest.MonkeyPa
 def tiny(workplace: Path, tiny_data: Path) -> Callable[..., Config]:
     """Composes the real configuration, shrunk: `tiny("model=cnn")`."""
     return lambda *overrides: compose([*TINY, f"data_root={tiny_data}", *overrides])
+
+
+@pytest.fixture
+def server(workplace: Path) -> Iterator[str]:
+    """A real tracking server over the folder's database."""
+    with serve(workplace) as url:
+        yield url
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """MLflow's server, which is its UI too, over the database in a folder; gives its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    store = f"sqlite:///{folder}/mlflow.db"
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    process = subprocess.Popen(
+        [*command, "--backend-store-uri", store], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(200):
+            try:
+                requests.get(f"{url}/health", timeout=1).raise_for_status()
+                break
+            except requests.RequestException:
+                time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def run_step(*arguments: str, step: str = "train", **environment: str) -> subprocess.CompletedProcess[str]:

@@ -213,6 +213,19 @@ def test_groups_are_named_after_what_differs(add: Add, capsys: pytest.CaptureFix
     assert re.search(r"variant\s+epochs\s+n\s+accuracy", printed), printed
 
 
+def test_parameters_are_the_same_however_they_were_typed(add: Add) -> None:
+    add(seed=0, model__hidden="[16, 8]", optimizer__learning_rate="0.001", trainer__mirrored="False", optimizer="sgd")
+    add(seed=1, model__hidden="'[16,8]'", optimizer__learning_rate="1e-3", trainer__mirrored="false", optimizer="sgd")
+    (group,) = compared()["groups"]
+    assert group["seeds"] == ["0", "1"]
+
+
+def test_what_goes_with_another_parameter_is_not_in_the_name(add: Add) -> None:
+    add(optimizer="adam", optimizer__beta_1="0.9")
+    add(optimizer="sgd", optimizer__momentum="0.9")
+    assert {group["name"] for group in compared()["groups"]} == {"mlp optimizer=adam", "mlp optimizer=sgd"}
+
+
 def test_a_difference_beyond_chance_is_shown_and_chance_is_not(add: Add) -> None:
     for seed in range(5):
         add("mlp", seed, 0.80)

@@ -4,11 +4,9 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +14,6 @@ import keras
 import mlflow
 import numpy as np
 import pytest
-import requests
 from conftest import ROOT, TINY, run_step
 from mlflow.entities import Run
 
@@ -296,32 +293,6 @@ def test_several_first_runs_at_once_set_the_database_up_together(workplace: Path
     assert sorted(run.info.status for run in all_runs()) == ["FINISHED"] * 3
 
 
-@pytest.fixture
-def server(workplace: Path) -> Iterator[str]:
-    """A real tracking server."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    store = f"sqlite:///{workplace}/mlflow.db"
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    process = subprocess.Popen(
-        [*command, "--backend-store-uri", store], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(200):
-            try:
-                requests.get(f"{url}/health", timeout=1).raise_for_status()
-                break
-            except requests.RequestException:
-                time.sleep(0.2)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
 def test_a_tracking_server_works_like_the_database(server: str, tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     config = tiny()
@@ -418,7 +389,7 @@ def test_predictions_survive_being_written(tmp_path: Path) -> None:
 
 
 def test_multiply_adds_are_counted_as_two_operations(tiny: Compose) -> None:
-    operations = of_prediction(build(tiny("model=mlp")), np.zeros((2, 28, 28), np.uint8))["cost/flops_per_image"]
+    operations = of_prediction(build(tiny("model=mlp")), np.zeros((2, 28, 28), np.uint8))["system/flops_per_image"]
     assert 2 * (784 * 128 + 128 * 10) <= operations <= 2.1 * (784 * 128 + 128 * 10)
 
 

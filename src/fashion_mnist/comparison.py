@@ -19,6 +19,7 @@ class Group:
 
     name: str
     params: dict[str, str]  # those that differ between groups
+    apart: list[str]  # of them, those that tell it from groups of the same variant
     trainings: list[Training]
     images: int
 
@@ -64,7 +65,7 @@ class Group:
 
     def cost(self, name: str) -> float | None:
         """The median over the trainings, since times have outliers."""
-        values = self.values(f"cost/{name}")
+        values = self.values(f"system/{name}")
         return statistics.median(values) if values else None
 
     @property
@@ -108,12 +109,8 @@ class Comparison:
 
     @property
     def columns(self) -> list[str]:
-        """The parameters that differ, but for those which the variant's name implies."""
-        names: list[str] = []
-        for group in self.groups:
-            same_variant = [other for other in self.groups if variant(other) == variant(group)]
-            names += [key for key in group.params if len({other.params.get(key) for other in same_variant}) > 1]
-        return list(dict.fromkeys(names))
+        """The parameters that tell groups of the same variant apart."""
+        return list(dict.fromkeys(key for group in self.groups for key in group.apart))
 
 
 def variant(group: Group) -> str:
@@ -156,10 +153,12 @@ def grouped(trainings: Sequence[Training], images: int) -> list[Group]:
     for each in members:
         first = each[0]
         siblings = [other[0].params for other in members if other[0].variant == first.variant]
-        apart = [key for key in differing if len({params.get(key) for params in siblings}) > 1]
-        words = [first.variant, *(f"{key.rpartition('.')[2]}={first.params.get(key)}" for key in apart)]
+        # What only some of them have, such as SGD's momentum, goes with something that all of them have.
+        common = [key for key in differing if all(key in params for params in siblings)]
+        apart = [key for key in common if len({params[key] for params in siblings}) > 1]
+        words = [first.variant, *(f"{key.rpartition('.')[2]}={first.params[key]}" for key in apart)]
         params = {key: first.params[key] for key in differing if key in first.params}
-        result.append(Group(" ".join(words), params, each, images))
+        result.append(Group(" ".join(words), params, apart, each, images))
     return result
 
 

@@ -67,7 +67,7 @@ def evaluate(config: Config, run_id: str | None = None) -> dict[str, float]:
     plots.write(plots.confusion_matrix(counts, names, title), output / "confusion_matrix.png")
     plots.write(plots.predictions(test, probabilities, names, title), output / "predictions.png")
     spent = costs.of_prediction(model, test.images[:EVALUATION_BATCH])
-    of_model = {"flops_per_image": int(spent["cost/flops_per_image"])}
+    of_model = {"flops_per_image": int(spent["system/flops_per_image"])}
     write_metrics(config.folder("metrics") / "test.json", metrics | of_model)
     evaluated = tracking.log_evaluation(config, card, metrics | spent, run_id)
     tracking.label_step(config.tracking, f"evaluate {config.variant}", f"Recorded in run `{evaluated}`.")

@@ -50,7 +50,9 @@ def params(config: Config) -> dict[str, str]:
     content = config.composed()
     drawn = ("train_images", "test_images", "drawing_seed") if config.data.name in ("synthetic", "auto") else ()
     content["data"] = {key: content["data"][key] for key in ("name", "validation", *drawn)}
-    return flat({key: content[key] for key in ("data", "augment", "model", "optimizer", "trainer", "seed")})
+    found = flat({key: content[key] for key in ("data", "augment", "model", "optimizer", "trainer", "seed")})
+    del found["model._target_"]  # which the model's name tells
+    return found | {"optimizer": found.pop("optimizer._target_").rpartition(".")[2].lower()}
 
 
 def run_name(config: Config, card: Card) -> str:

@@ -73,7 +73,7 @@ def champion_group(client: "MlflowClient", run_ids: Sequence[str], winner: Group
     runs = [client.get_run(run_id) for run_id in run_ids]
     found, left_out = comparable(client, runs)
     trainings, _, _ = with_predictions(found, left_out)
-    return Group(f"{trainings[0].variant} (champion)", {}, trainings, winner.images)
+    return Group(f"{trainings[0].variant} (champion)", {}, [], trainings, winner.images)
 
 
 def register(client: "MlflowClient", winner: Group, pictures: Pictures | None, report_run: str) -> str:

@@ -1,5 +1,6 @@
 """Trainings, read back for a comparison: from the tracking store, or from the folders that `dvc repro` fills."""
 
+import ast
 import csv
 import json
 import os
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 PAGE = 500  # runs at a time from the store
 # What can make results differ. Not in it: the seed, and whether TensorBoard watched.
-DECISIVE = ("data.validation", "augment.", "model.", "optimizer.", "trainer.")
-SILENT = ("trainer.tensorboard",)
+DECISIVE = ("data.validation", "augment.", "model.", "optimizer", "trainer.")
+SILENT = ("model.name", "trainer.tensorboard")
 Curve = list[float]
 
 
@@ -220,12 +221,19 @@ def unfit(run: "Run") -> str:
 
 
 def decisive(params: dict[str, str]) -> dict[str, str]:
-    """The parameters that decide the result; `mlflow run` records some of them quoted for the shell."""
+    """The parameters that decide the result, each in one way of writing it."""
     return {
-        key: value.strip("'")
-        for key, value in sorted(params.items())
-        if key.startswith(DECISIVE) and key not in SILENT and key != "model.name"
+        key: as_python(value) for key, value in sorted(params.items()) if key.startswith(DECISIVE) and key not in SILENT
     }
+
+
+def as_python(text: str) -> str:
+    """A value as Python writes it; `mlflow run -P` records what was typed, such as `'[16,8]'`, `1e-3` and `true`."""
+    text = text.strip("'")
+    try:
+        return str(ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text)))
+    except (ValueError, SyntaxError):
+        return text
 
 
 def curves_of(client: "MlflowClient", run_id: str, keys: Sequence[str]) -> dict[str, Curve]:
@@ -268,7 +276,7 @@ def of_pipeline(variants: Sequence[str]) -> list[Training]:
             if not part.is_file():
                 raise UserError(f"{part} is missing; `dvc repro evaluate@{variant}` makes it.")
             metrics |= json.loads(part.read_text())
-        metrics |= {f"cost/{key}": metrics.pop(key) for key in ("parameters", "flops_per_image") if key in metrics}
+        metrics |= {f"system/{key}": metrics.pop(key) for key in ("parameters", "flops_per_image") if key in metrics}
         trainings.append(
             Training(
                 run_id="",

@@ -233,7 +233,7 @@ def recorder() -> Any:
 
         def on_train_end(self, logs: Any = None) -> None:
             """Records the time, and waits until everything is written."""
-            mlflow.log_metric("cost/training_seconds", time.perf_counter() - self.start)
+            mlflow.log_metric("system/training_seconds", time.perf_counter() - self.start)
             mlflow.flush_async_logging()
 
     return Recorder()

@@ -3,8 +3,8 @@
     uv run python docs/results.py           # writes
     uv run python docs/results.py --check   # writes nothing; the exit code says whether everything is up to date
 
-Read are `metrics/`, which `dvc repro` makes, and the accuracies over seeds in `docs/accuracy.json`, which
-`benchmarks/accuracy.py --json docs/accuracy.json` makes.
+Read are `metrics/`, which `dvc repro` makes, the study in `docs/study/`, which `docs/study.py` makes, and the
+accuracies over seeds in `docs/accuracy.json`, which `benchmarks/accuracy.py --json docs/accuracy.json` makes.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
     arguments = parser.parse_args()
     accuracies = json.loads((ROOT / "docs/accuracy.json").read_text())
     readme = (ROOT / "README.md").read_text()
-    readme = between(readme, "results", variants_table(ROOT, accuracies))
+    readme = between(readme, "results", variants_table(ROOT))
     readme = between(readme, "presets", presets_table(accuracies))
     texts = {ROOT / "README.md": readme, ROOT / "docs/exercises.md": exercises_page(accuracies)}
     if arguments.check:
@@ -69,24 +69,35 @@ def between(text: str, name: str, table: str) -> str:
     return changed
 
 
-def variants_table(root: Path, accuracies: Accuracies) -> str:
-    """Every variant of the pipeline: what `dvc repro` got with seed 0, and what several seeds give."""
+def variants_table(root: Path) -> str:
+    """Every variant of the pipeline: what `dvc repro` got with seed 0, and what the study over seeds says."""
+    study = json.loads((root / "docs/study/comparison.json").read_text())
+    groups = {group["name"]: group for group in study["groups"]}
     rows = []
     for variant in yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["evaluate"]["matrix"]["model"]:
         train, test = (json.loads((root / f"metrics/{variant}/{part}.json").read_text()) for part in ("train", "test"))
-        metrics = accuracies.get(variant, {}).get("metrics", {"test_accuracy": [], "test_loss": []})
+        group = groups[variant]
         rows.append(
             [
                 f"`{variant}`",
                 f"{train['parameters']:,}",
                 f"{test['test_accuracy']:.4f}",
-                str(len(metrics["test_accuracy"]) or ""),
-                spread(metrics["test_accuracy"]),
-                spread(metrics["test_loss"]),
+                str(group["n"]),
+                *(spread(group["metrics"][metric]["values"]) for metric in ("test_accuracy", "test_loss")),
+                beside(group.get("verdict")),
             ]
         )
     headings = ["variant", "parameters", "seed 0", "n", "test accuracy", "test loss"]
-    return markdown(headings, rows)
+    return markdown([*headings, f"points more than `{study['baseline']}` (95 %)"], rows)
+
+
+def beside(verdict: dict | None) -> str:
+    """The verdict on a variant in a few words."""
+    if verdict is None:
+        return "the baseline"
+    value, (low, high) = 100 * verdict["difference"], (100 * end for end in verdict["interval"])
+    said = f"{value:+.1f} ({low:+.1f} to {high:+.1f})".replace("-0.0", "+0.0")
+    return f"**{said}**" if verdict["shown"] else f"{said}: not shown"
 
 
 def presets_table(accuracies: Accuracies) -> str:

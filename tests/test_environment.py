@@ -28,7 +28,7 @@ def test_the_lock_can_be_installed_where_the_sources_are_not() -> None:
 
 def test_every_entry_point_is_a_module_with_help() -> None:
     entry_points = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
-    assert {"main", "fetch", "train", "evaluate"} <= set(entry_points)
+    assert {"main", "fetch", "train", "evaluate", "compare", "predict"} <= set(entry_points)
     for name, entry_point in entry_points.items():
         assert entry_point["command"].startswith("PYTHONPATH=src python -m fashion_mnist")
         module = "__main__" if name == "main" else name
@@ -44,3 +44,13 @@ def test_every_variant_is_in_the_pipeline_or_named_as_left_out() -> None:
     built = [model for name in ("train", "train_augmented") for model in stages[name]["matrix"]["model"]]
     assert built == stages["evaluate"]["matrix"]["model"]
     assert sorted([*built, *ON_DEMAND]) == sorted(variants)
+
+
+def test_the_pipeline_compares_every_variant_that_it_builds() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    built = stages["evaluate"]["matrix"]["model"]
+    assert f"'variants=[{','.join(built)}]'" in stages["compare"]["cmd"]
+    for variant in built:
+        assert {f"metrics/{variant}", f"plots/{variant}/history.csv", f"predictions/{variant}/test.npz"} <= set(
+            stages["compare"]["deps"]
+        )

@@ -100,6 +100,21 @@ def test_an_experiment_changes_a_key_of_hydra_and_metrics_diff_shows_it(project:
     project.run("git", "checkout", "--quiet", "--force", "HEAD")
 
 
+def test_experiments_can_be_queued_and_compared(project: Project) -> None:
+    for neurons in (16, 64, 256):
+        change = f"conf/model/mlp.yaml:hidden=[{neurons}]"
+        project.run("dvc", "exp", "run", "--queue", "--name", f"neurons-{neurons}", "-S", change, "evaluate@mlp")
+    project.run("dvc", "exp", "run", "--run-all", "--jobs", "1")
+    shown = project.run("dvc", "exp", "show", "--csv", "--only-changed")
+    for neurons in (16, 64, 256):
+        (line,) = [line for line in shown.splitlines() if f"neurons-{neurons}" in line]
+        assert f"[{neurons}]" in line
+    difference = json.loads(project.run("dvc", "metrics", "diff", "--json", "neurons-16", "neurons-256"))
+    assert difference["metrics/mlp/train.json"]["parameters"]["new"] == 203_530
+    project.run("dvc", "plots", "diff", "--out", "compared", "neurons-16", "neurons-256")
+    assert "neurons-256" in (project.folder / "compared/index.html").read_text()
+
+
 def test_evaluation_joins_the_run_that_trained_the_model(project: Project) -> None:
     client = mlflow.MlflowClient(f"sqlite:///{project.folder}/mlflow.db")
     runs = client.search_runs(["0"])

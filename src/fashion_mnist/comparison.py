@@ -224,7 +224,5 @@ def of_single(group: Group, baseline: Group, difference: Difference, p: float) -
     points = f"{100 * abs(difference.value):.1f} points"
     if p < LEVEL:
         than = "more" if difference.value > 0 else "less"
-        said = f"this training of `{group.name}` is {points} {than} accurate than this one of `{baseline.name}`"
-    else:
-        said = f"no difference shown between these trainings of `{group.name}` and `{baseline.name}` ({points})"
-    return f"{said[0].upper()}{said[1:]}; one seed tells nothing of the next: train with -m seed=0,1,2."
+        return f"This training of `{group.name}` is {points} {than} accurate than this one of `{baseline.name}`."
+    return f"No difference shown between these trainings of `{group.name}` and `{baseline.name}` ({points})."

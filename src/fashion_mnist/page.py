@@ -18,11 +18,11 @@ from fashion_mnist.errors import UserError
 from fashion_mnist.runs import Tested
 from fashion_mnist.sources import prepare
 from fashion_mnist.tables import (
-    COST_HEADINGS,
     LEGEND,
     QUALITY,
     cells,
     classes_apart,
+    cost_headings,
     costs,
     facts,
     headings,
@@ -62,9 +62,9 @@ def as_html(comparison: Comparison, pictures: Pictures | None) -> str:
     return environment.get_template("report.html.j2").render(
         comparison=comparison,
         title=comparison.tested.title,
-        headings=[*headings(comparison), *QUALITY, *COST_HEADINGS],
+        headings=[*headings(comparison), *QUALITY, *cost_headings(comparison)],
         texts=len(headings(comparison)),
-        rows=[[*cells(comparison, group), *quality(group), *costs(group)] for group in comparison.groups],
+        rows=[[*cells(comparison, group), *quality(group), *costs(comparison, group)] for group in comparison.groups],
         charts=charts(comparison),
         class_names=comparison.tested.class_names,
         per_class=[(group.name, group.recall.tolist()) for group in comparison.groups],

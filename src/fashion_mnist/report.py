@@ -12,12 +12,12 @@ from rich.table import Table
 from fashion_mnist.comparison import Comparison, Group, Verdict
 from fashion_mnist.page import Pictures, as_html
 from fashion_mnist.tables import (
-    COST_HEADINGS,
     COSTS,
     LEGEND,
     QUALITY,
     cells,
     classes_apart,
+    cost_headings,
     costs,
     facts,
     headings,
@@ -32,17 +32,17 @@ def show(comparison: Comparison, files: Sequence[Path]) -> None:
     """Prints two tables, which fit a terminal of 80 characters, and the verdicts."""
     console = Console()
     tested = f"{len(comparison.tested.labels):,} test images of {comparison.tested.title}"
-    for title, names, row_of in (
-        (f"Accuracy on {tested}", QUALITY, quality),
-        ("What they cost", COST_HEADINGS, costs),
+    for title, names, rows in (
+        (f"Accuracy on {tested}", QUALITY, [quality(group) for group in comparison.groups]),
+        ("What they cost", cost_headings(comparison), [costs(comparison, group) for group in comparison.groups]),
     ):
         table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
         for heading in headings(comparison):
             table.add_column(heading, overflow="fold")
         for heading in names:
-            table.add_column(heading, justify="right", no_wrap=row_of is quality)
-        for group in comparison.groups:
-            table.add_row(*cells(comparison, group), *row_of(group))
+            table.add_column(heading, justify="right", no_wrap=True)
+        for group, row in zip(comparison.groups, rows, strict=True):
+            table.add_row(*cells(comparison, group), *row)
         console.print(table)
     console.print(f"{LEGEND}\n", style="dim", highlight=False)
     for verdict in comparison.verdicts.values():
@@ -70,10 +70,10 @@ def write(comparison: Comparison, folder: Path, pictures: Pictures | None) -> li
 
 def as_markdown(comparison: Comparison) -> str:
     """The tables and verdicts."""
-    names = [*headings(comparison), *QUALITY, *COST_HEADINGS]
+    names = [*headings(comparison), *QUALITY, *cost_headings(comparison)]
     texts = len(headings(comparison))
     rule = ["---"] * texts + ["---:"] * (len(names) - texts)
-    rows = [[*cells(comparison, group), *quality(group), *costs(group)] for group in comparison.groups]
+    rows = [[*cells(comparison, group), *quality(group), *costs(comparison, group)] for group in comparison.groups]
     lines = [
         f"# Comparison on {len(comparison.tested.labels):,} test images of {comparison.tested.title}",
         "",

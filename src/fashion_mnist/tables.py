@@ -4,9 +4,13 @@ import numpy as np
 
 from fashion_mnist.comparison import Comparison, Group, variant
 
-COSTS = ("parameters", "flops_per_image", "training_seconds", "prediction_microseconds")
+COSTS = {
+    "parameters": "parameters",
+    "flops_per_image": "MFLOP",
+    "training_seconds": "training s",
+    "prediction_microseconds": "prediction µs",
+}
 QUALITY = ("n", "accuracy", "95 %", "loss", "F1", "ECE")
-COST_HEADINGS = ("parameters", "MFLOP", "training s", "prediction µs")
 LEGEND = (
     "Mean ± sample standard deviation over n seeds; 95 %: interval over seeds and test images. F1: macro. ECE: "
     "expected calibration error. MFLOP: million floating-point operations for one image. Times, of a training and of "
@@ -28,15 +32,22 @@ def quality(group: Group) -> list[str]:
     ]
 
 
-def costs(group: Group) -> list[str]:
-    """A group's cells below `COST_HEADINGS`."""
-    parameters, operations, seconds, microseconds = (group.cost(name) for name in COSTS)
-    return [
-        "" if parameters is None else f"{parameters:,.0f}",
-        "" if operations is None else f"{operations / 1e6:,.2f}",
-        "" if seconds is None else f"{seconds:.1f}",
-        "" if microseconds is None else f"{microseconds:.1f}",
-    ]
+def costs(comparison: Comparison, group: Group) -> list[str]:
+    """A group's cells below `cost_headings`."""
+    digits = {"parameters": 0, "flops_per_image": 2, "training_seconds": 1, "prediction_microseconds": 1}
+    values = {name: group.cost(name) for name in known_costs(comparison)}
+    scaled = {name: value and value / (1e6 if name == "flops_per_image" else 1) for name, value in values.items()}
+    return ["" if value is None else f"{value:,.{digits[name]}f}" for name, value in scaled.items()]
+
+
+def known_costs(comparison: Comparison) -> list[str]:
+    """The costs that any group has; the pipeline, which gives the same bytes each time, records no times."""
+    return [name for name in COSTS if any(group.values(f"system/{name}") for group in comparison.groups)]
+
+
+def cost_headings(comparison: Comparison) -> list[str]:
+    """The columns of costs."""
+    return [COSTS[name] for name in known_costs(comparison)]
 
 
 def headings(comparison: Comparison) -> list[str]:
@@ -54,6 +65,8 @@ def classes_apart(comparison: Comparison) -> str:
     if len(comparison.groups) < 2:
         return f"Only one group: nothing to compare `{comparison.groups[0].name}` with; train another variant."
     recalls = np.array([group.recall for group in comparison.groups])
+    once = any(group.n == 1 for group in comparison.groups)
+    remark = " Where n = 1, another seed may say otherwise: train with -m seed=0,1,2." if once else ""
     widest = np.argsort(recalls.min(axis=0) - recalls.max(axis=0))[:3]
     names = comparison.tested.class_names
     told = [
@@ -61,7 +74,7 @@ def classes_apart(comparison: Comparison) -> str:
         f"{comparison.groups[recalls[:, label].argmax()].name} {recalls[:, label].max():.3f})"
         for label in widest
     ]
-    return f"Accuracy per class differs most for {'; '.join(told)}."
+    return f"Accuracy per class differs most for {'; '.join(told)}.{remark}"
 
 
 def left_out(comparison: Comparison, most: int = 20) -> list[str]:

@@ -1,8 +1,13 @@
-"""Takes the README's pictures: MLflow's table of runs and one run, in a real browser, and the grid of predictions.
+"""Takes the README's pictures in a real browser: MLflow's pages, and the study's; and copies the grid of predictions.
 
-    uv run --group docs python docs/screenshots.py --store sqlite:///mlflow.db
+    cd ../study  # the folder of docs/study.py
+    uv run --project ../main python -m fashion_mnist.compare promote=true
+    uv run --project ../main python -m fashion_mnist -m trainer.epochs=2,5,10 optimizer.learning_rate=0.0003,0.001,0.003 \\
+        tracking.experiment=learning-rate
+    cd ../main
+    uv run python docs/screenshots.py --store sqlite:///$(realpath ../study)/mlflow.db --compared learning-rate
 
-Needs finished runs in the store, `plots/<variant>/test/predictions.png` (`dvc repro` makes it) and a Chromium on the
+Needs `plots/<variant>/test/predictions.png` (`dvc repro` makes it), docs/study/comparison.html and a Chromium on the
 machine. Written for the pages of MLflow 3.17.
 """
 
@@ -34,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", default="sqlite:///mlflow.db", help="tracking database with finished runs")
     parser.add_argument("--experiment", default="0", help="id of the experiment to show")
+    parser.add_argument("--compared", default="Default", help="name of the experiment whose last sweep is compared")
     parser.add_argument("--predictions", default="plots/cnn/test/predictions.png", help="grid of predictions to copy")
     arguments = parser.parse_args()
     browser_program = shutil.which("chromium") or shutil.which("google-chrome")
@@ -47,6 +53,9 @@ def main() -> None:
         expect.set_options(timeout=PATIENCE * 1000)
         take_runs(page, url, arguments.experiment)
         take_run(page, url, arguments.experiment)
+        take_compared(page, url, arguments.compared)
+        take_model(page, url)
+        take_report(page)
         browser.close()
 
 
@@ -84,6 +93,39 @@ def take_run(page: Page, url: str, experiment: str) -> None:
     for part in ("Description", "Metrics (", "Parameters (", "Tags"):
         page.get_by_text(part).first.wait_for()
     take(page, "mlflow_run.png")
+
+
+def take_compared(page: Page, url: str, name: str) -> None:
+    """MLflow's comparison of a sweep's runs: what differs between them, as parallel coordinates."""
+    client = MlflowClient(url)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        sys.exit(f"error: there is no experiment {name}.")
+    place = experiment.experiment_id
+    (sweep,) = client.search_runs([place], "tags.sweep = 'true'", max_results=1)
+    jobs = client.search_runs([place], f"tags.`mlflow.parentRunId` = '{sweep.info.run_id}'")
+    runs = ",".join(f'"{job.info.run_id}"' for job in jobs)
+    page.goto(f'{url}/#/compare-runs?runs=[{runs}]&experiments=["{place}"]&{TRAINING}')
+    page.get_by_text("Parallel Coordinates Plot").wait_for()
+    take(page, "mlflow_compare.png")
+
+
+def take_model(page: Page, url: str) -> None:
+    """The champion in the registry, with its tags."""
+    version = MlflowClient(url).get_model_version_by_alias("fashion-mnist", "champion").version
+    page.goto(f"{url}/#/models/fashion-mnist/versions/{version}?{TRAINING}")
+    page.get_by_text("champion").first.wait_for()
+    take(page, "mlflow_model.png")
+
+
+def take_report(page: Page) -> None:
+    """The top of the study's page, with its verdicts and charts."""
+    page.goto((DOCS / "study/comparison.html").as_uri())
+    page.set_viewport_size({"width": 1150, "height": 1500})
+    bottom = page.get_by_role("heading", name="In numbers").bounding_box()
+    assert bottom is not None
+    page.screenshot(path=DOCS / "comparison.png", clip={"x": 0, "y": 0, "width": 1150, "height": bottom["y"] - 10})
+    print(DOCS / "comparison.png")
 
 
 def take(page: Page, name: str) -> None:

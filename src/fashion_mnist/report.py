@@ -25,6 +25,7 @@ from fashion_mnist.tables import (
     quality,
 )
 
+MOST_GROUPS, MOST_LINKS = 11, 5  # in a description, which MLflow cuts off after 8,000 characters
 SCORES = ("test_accuracy", "test_loss", "test_macro_f1", "test_calibration_error", "val_accuracy", "accuracy")
 
 
@@ -92,15 +93,18 @@ def as_markdown(comparison: Comparison) -> str:
 
 def as_note(comparison: Comparison, experiment: str) -> str:
     """The description of the report's run in MLflow: the verdicts, and links to the runs that were compared."""
-    lines = [f"- {verdict.sentence}" for verdict in comparison.verdicts.values()]
+    groups = comparison.groups[:MOST_GROUPS]
+    lines = [f"- {comparison.verdicts[group.name].sentence}" for group in groups if group.name in comparison.verdicts]
     lines += ["", "| group | test accuracy | runs |", "| --- | --- | --- |"]
-    for group in comparison.groups:
+    for group in groups:
         links = [
             f"[{training.seed}](#/experiments/{experiment}/runs/{training.run_id})"
             for training in group.trainings
             if training.run_id
         ]
-        lines.append(f"| `{group.name}` | {quality(group)[1]} | {' '.join(links[:20])} |")
+        lines.append(f"| `{group.name}` | {quality(group)[1]} | {' '.join(links[:MOST_LINKS])} |")
+    if len(groups) < len(comparison.groups):
+        lines += ["", f"{len(comparison.groups) - len(groups)} more are in the report."]
     return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ from scipy import stats
 
 LEVEL = 0.05  # probability of seeing a difference where there is none
 POWER = 0.8
-RESAMPLES = 10_000
+RESAMPLES = 4_000
 CHUNK = 250  # resamples at a time: 10 MB for 10,000 images
 MOST_SEEDS = 50  # that anybody would train
 DETECTABLE = (0.002, 0.005, 0.01, 0.02, 0.05)  # differences in accuracy for which the number of seeds is looked up

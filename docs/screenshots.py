@@ -1,11 +1,11 @@
 """Takes the README's pictures in a real browser: MLflow's pages, and the study's; and copies the grid of predictions.
 
-    cd ../study  # the folder of docs/study.py
+    cd ../study; export MLFLOW_TRACKING_URI=sqlite:///$PWD/mlflow.db  # the folder of docs/study.py
     uv run --project ../main python -m fashion_mnist.compare promote=true
-    uv run --project ../main python -m fashion_mnist -m trainer.epochs=2,5,10 optimizer.learning_rate=0.0003,0.001,0.003 \\
-        tracking.experiment=learning-rate
+    export MLFLOW_EXPERIMENT_NAME=learning-rate
+    uv run --project ../main python -m fashion_mnist -m trainer.epochs=2,5,10 optimizer.learning_rate=0.0003,0.001,0.003
     cd ../main
-    uv run python docs/screenshots.py --store sqlite:///$(realpath ../study)/mlflow.db --compared learning-rate
+    uv run python docs/screenshots.py --store $MLFLOW_TRACKING_URI --compared learning-rate
 
 Needs `plots/<variant>/test/predictions.png` (`dvc repro` makes it), docs/study/comparison.html and a Chromium on the
 machine. Written for the pages of MLflow 3.17.

@@ -185,13 +185,13 @@ def test_every_run_that_is_left_out_is_listed_with_the_reason(add: Add, workplac
     reasons = {
         add(seed=2, status="RUNNING"): "not finished, but RUNNING",
         add(seed=3, status="FAILED"): "not finished, but FAILED",
-        add(seed=4, accuracy=0): "it was not evaluated",
+        add(seed=4, accuracy=0): "it was not evaluated: python -m fashion_mnist.evaluate model=mlp",
         add(seed=5, tags={"dataset_digest": "e", "dataset": "fashion_mnist"}): "about other data: fashion_mnist (e)",
         twin: "a newer run has the same configuration and seed",
     }
     gone = add(seed=6)
     shutil.rmtree(Path(mlflow.get_run(gone).info.artifact_uri.removeprefix("file://")) / "predictions")  # pyright: ignore
-    reasons[gone] = "its predictions are missing or damaged; evaluate its model again"
+    reasons[gone] = "its predictions are missing or damaged; evaluate its model, or train it, again"
     report = compared()
     left_out = {entry["run_id"]: entry["reason"] for entry in report["left_out"]}
     assert set(left_out) == set(reasons)

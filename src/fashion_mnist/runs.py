@@ -216,7 +216,7 @@ def unfit(run: "Run") -> str:
     if not decisive(run.data.params):
         return "its training is not recorded in it"
     if "test_accuracy" not in run.data.metrics:
-        return "it was not evaluated"
+        return f"it was not evaluated: python -m fashion_mnist.evaluate model={run.data.tags['variant']}"
     return ""
 
 
@@ -260,7 +260,7 @@ def predictions_of(artifacts: str) -> Predictions:
         with tempfile.TemporaryDirectory() as folder:
             return read_predictions(Path(download_artifacts(artifact_uri=f"{artifacts}/{kept}", dst_path=folder)))
     except (UserError, MlflowException, OSError) as error:
-        raise UserError("its predictions are missing or damaged; evaluate its model again") from error
+        raise UserError("its predictions are missing or damaged; evaluate its model, or train it, again") from error
 
 
 def of_pipeline(variants: Sequence[str]) -> list[Training]:

@@ -63,7 +63,8 @@ def cells(comparison: Comparison, group: Group) -> list[str]:
 def classes_apart(comparison: Comparison) -> str:
     """Says in which classes the groups differ most."""
     if len(comparison.groups) < 2:
-        return f"Only one group: nothing to compare `{comparison.groups[0].name}` with; train another variant."
+        more = "python -m fashion_mnist -m model=mlp,cnn seed=0,1,2 trains more"
+        return f"Only one group: nothing to compare `{comparison.groups[0].name}` with; {more}."
     recalls = np.array([group.recall for group in comparison.groups])
     once = any(group.n == 1 for group in comparison.groups)
     remark = " Where n = 1, another seed may say otherwise: train with -m seed=0,1,2." if once else ""

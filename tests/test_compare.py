@@ -226,6 +226,12 @@ def test_what_goes_with_another_parameter_is_not_in_the_name(add: Add) -> None:
     assert {group["name"] for group in compared()["groups"]} == {"mlp optimizer=adam", "mlp optimizer=sgd"}
 
 
+def test_runs_from_before_a_parameter_existed_are_a_group_of_their_own(add: Add) -> None:
+    add()
+    add(trainer__patience="None")
+    assert {group["name"] for group in compared()["groups"]} == {"mlp patience=unset", "mlp patience=None"}
+
+
 def test_a_difference_beyond_chance_is_shown_and_chance_is_not(add: Add) -> None:
     for seed in range(5):
         add("mlp", seed, 0.80)

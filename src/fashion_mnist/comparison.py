@@ -153,10 +153,12 @@ def grouped(trainings: Sequence[Training], images: int) -> list[Group]:
     for each in members:
         first = each[0]
         siblings = [other[0].params for other in members if other[0].variant == first.variant]
-        # What only some of them have, such as SGD's momentum, goes with something that all of them have.
-        common = [key for key in differing if all(key in params for params in siblings)]
-        apart = [key for key in common if len({params[key] for params in siblings}) > 1]
-        words = [first.variant, *(f"{key.rpartition('.')[2]}={first.params[key]}" for key in apart)]
+        apart = [key for key in differing if len({params.get(key) for params in siblings}) > 1]
+        # What only some of them have, such as SGD's momentum, mostly goes with something that all of them have.
+        common = [key for key in apart if all(key in params for params in siblings)]
+        if len({tuple(params[key] for key in common) for params in siblings}) == len(siblings):
+            apart = common
+        words = [first.variant, *(f"{key.rpartition('.')[2]}={first.params.get(key, 'unset')}" for key in apart)]
         params = {key: first.params[key] for key in differing if key in first.params}
         result.append(Group(" ".join(words), params, apart, each, images))
     return result

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import tempfile
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,7 +104,6 @@ def register(client: "MlflowClient", winner: Group, pictures: Pictures | None, r
                 f"the model that run {best.run_id} logged is not the one that it trained; nothing is promoted."
             )
         (folder / "class_names.json").write_text(json.dumps(CLASS_NAMES))
-        warnings.filterwarnings("ignore", ".*Add type hints to the `predict` method")  # it has a signature
         logged = Model.log(
             artifact_path=None,
             flavor=pyfunc,

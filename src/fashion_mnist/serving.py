@@ -17,12 +17,13 @@ from mlflow.pyfunc.model import PythonModel
 class Classifier(PythonModel):
     """Answers with words where the Keras model itself gives bare numbers."""
 
+    _skip_type_hint_validation = True  # the signature says what goes in, and MLflow need not ask for type hints
+
     def load_context(self, context: Any) -> None:
         """Loads the Keras model, in safe mode, and the names of the classes."""
         self.model: Any = keras.saving.load_model(context.artifacts["model"])
         self.class_names = json.loads(Path(context.artifacts["class_names"]).read_text())
 
-    # Without type hints, which MLflow would take for the signature.
     def predict(self, context, model_input, params=None):  # pyright: ignore[reportIncompatibleMethodOverride]
         """The class of each image, and the probability of every class.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -86,9 +87,10 @@ def told_apart(names: Sequence[str]) -> list[str]:
 
 def show(rows: Sequence[Sequence[str]], caption: str | None) -> None:
     """Prints the table."""
-    table = Table(title="Accuracies of the sweep's runs", caption=caption)
+    table = Table(title="Accuracies of the sweep's runs", caption=caption, box=box.SIMPLE_HEAD)
     for heading in rows[0]:
-        table.add_column(heading, justify="left" if heading == "run" else "right", no_wrap=True)
+        name = heading == "run"
+        table.add_column(heading, justify="left" if name else "right", no_wrap=not name, overflow="fold")
     for row in rows[1:]:
         table.add_row(*row)
     Console().print(table)

@@ -50,7 +50,13 @@ def connect(config: TrackingConfig) -> "MlflowClient":
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    for chatter in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.utils.uv_utils"):
+    for chatter in (
+        "alembic",
+        "mlflow.store.db.utils",
+        "mlflow.tracking.fluent",
+        "mlflow.utils.uv_utils",
+        "mlflow.pyfunc",
+    ):
         logging.getLogger(chatter).setLevel(logging.WARNING)
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # that uv's environments hold no pip
     # A new database is set up on its first use, and two processes must not do so at once.

@@ -24,7 +24,8 @@ def compare(config: CompareConfig) -> None:
         pictures = None
     files = report.write(compared, Path(config.reports).expanduser(), pictures)
     report.show(compared, files)
-    name = f"compare {', '.join(group.name for group in compared.groups)}"[:100]
+    names = [group.name for group in compared.groups]
+    name = f"compare {', '.join(names)}" if len(names) < 4 else f"compare {len(names)} with {compared.baseline.name}"
     params = {"baseline": compared.baseline.name, "runs": str(len(trainings))}
     note = report.as_note(compared, trainings[0].experiment)
     run_id = tracking.log_report(config.tracking, name, note, params, files)

@@ -59,7 +59,7 @@ def promote(config: CompareConfig, compared: Comparison, pictures: Pictures | No
         if not (judged.interval and judged.shown and judged.difference > 0):
             return f"Nothing was promoted: the champion is {version}. {judged.sentence}"
         verdict = judged.sentence.rstrip(".")
-    number = register(client, winner, pictures, report_run)
+    number = register(client, winner, pictures, report_run, verdict)
     return f"Promoted: {verdict}; it is version {number} of models:/{MODEL}@{CHAMPION}."
 
 
@@ -75,7 +75,7 @@ def champion_group(client: "MlflowClient", run_ids: Sequence[str], winner: Group
     return Group(f"{trainings[0].variant} (champion)", {}, [], trainings, winner.images)
 
 
-def register(client: "MlflowClient", winner: Group, pictures: Pictures | None, report_run: str) -> str:
+def register(client: "MlflowClient", winner: Group, pictures: Pictures | None, report_run: str, verdict: str) -> str:
     """Registers the group's best run by validation accuracy, and moves the alias.
 
     Returns:
@@ -128,7 +128,12 @@ def register(client: "MlflowClient", winner: Group, pictures: Pictures | None, r
         "test_accuracy": f"{mean:.4f}" + (f" ± {deviation:.4f}" if deviation else "") + f" (n = {winner.n})",
         "report": report_run,
     }
-    version = client.create_model_version(MODEL, logged.model_uri, best.run_id, tags, model_id=logged.model_id)
+    description = (
+        f"{verdict}. Test accuracy {tags['test_accuracy']}; this is the seed with the best validation accuracy."
+    )
+    version = client.create_model_version(
+        MODEL, logged.model_uri, best.run_id, tags, description=description, model_id=logged.model_id
+    )
     client.set_registered_model_alias(MODEL, CHAMPION, version.version)
     return str(version.version)
 

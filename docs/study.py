@@ -39,7 +39,7 @@ def finished() -> set[tuple[str, str]]:
 
     runs = mlflow.search_runs(
         filter_string="attributes.status = 'FINISHED' AND metrics.test_accuracy > 0",
-        search_all_experiments=True,
+        experiment_names=["Default"],
         output_format="list",
     )
     return {(run.data.tags["variant"], run.data.tags["seed"]) for run in runs}

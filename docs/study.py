@@ -26,7 +26,7 @@ def main() -> None:
     folder = parser.parse_args().folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)  # a new database keeps artifacts below the folder that it is made in
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+    os.environ |= {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "MLFLOW_EXPERIMENT_NAME": "Default"}
     for seed, variants in SWEEPS:
         if missing := [variant for variant in variants if (variant, str(seed)) not in finished()]:
             step("fashion_mnist", "-m", f"model={','.join(missing)}", f"seed={seed}")

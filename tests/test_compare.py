@@ -202,6 +202,19 @@ def test_every_run_that_is_left_out_is_listed_with_the_reason(add: Add, workplac
     assert again in group["runs"]
 
 
+def test_the_run_of_mlflow_run_becomes_the_report(add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
+    add()
+    client = mlflow.MlflowClient()
+    given = client.create_run("1").info.run_id
+    client.log_param(given, "runs", "'params.seed = '\"'\"'0'\"'\"''")  # as `mlflow run -P` records it
+    client.log_param(given, "baseline", "mlp")
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    compared("runs=params.seed = '0'", "baseline=mlp")
+    run = client.get_run(given)
+    assert (run.info.run_name, run.info.status) == ("compare mlp", "FINISHED")
+    assert run.data.tags["compared"] == "1"
+
+
 def test_groups_are_named_after_what_differs(add: Add, capsys: pytest.CaptureFixture[str]) -> None:
     for epochs in ("2", "20"):
         for seed in range(2):

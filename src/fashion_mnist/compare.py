@@ -26,9 +26,9 @@ def compare(config: CompareConfig) -> None:
     report.show(compared, files)
     names = [group.name for group in compared.groups]
     name = f"compare {', '.join(names)}" if len(names) < 4 else f"compare {len(names)} with {compared.baseline.name}"
-    params = {"baseline": compared.baseline.name, "runs": str(len(trainings))}
+    tags = {"baseline": compared.baseline.name, "compared": str(len(compared.trainings))}
     note = report.as_note(compared, trainings[0].experiment)
-    run_id = tracking.log_report(config.tracking, name, note, params, files)
+    run_id = tracking.log_report(config.tracking, name, note, tags, files)
     if config.promote:
         from fashion_mnist import promotion
 

@@ -187,7 +187,7 @@ def close_sweep(config: TrackingConfig, run_id: str, status: str, summary: str, 
     client.set_terminated(run_id, status)
 
 
-def log_report(config: TrackingConfig, name: str, note: str, params: dict[str, str], files: Sequence[Path]) -> str:
+def log_report(config: TrackingConfig, name: str, note: str, tags: dict[str, str], files: Sequence[Path]) -> str:
     """Records a report as a run of its own, or in the run that `mlflow run` has opened.
 
     Returns:
@@ -195,11 +195,9 @@ def log_report(config: TrackingConfig, name: str, note: str, params: dict[str, s
     """
     client = connect(config)
     run_id = os.environ.get("MLFLOW_RUN_ID") or client.create_run(experiment(config, client)).info.run_id
-    client.set_tag(run_id, "mlflow.runName", name)
-    client.set_tag(run_id, "mlflow.note.content", note)
-    client.set_tag(run_id, "report", "comparison")
-    for key, value in params.items():
-        client.log_param(run_id, key, value)
+    # No parameters: `mlflow run -P` has recorded its own, and a parameter never changes.
+    for key, value in {"mlflow.runName": name, "mlflow.note.content": note, "report": "comparison", **tags}.items():
+        client.set_tag(run_id, key, value)
     for file in files:
         client.log_artifact(run_id, str(file))
     client.set_terminated(run_id)

@@ -2,8 +2,8 @@
 
     uv run python docs/study.py --folder ../study
 
-Trained are eight variants with seeds 0 to 4, and the three that take 7 minutes each with seeds 0 to 2. What the folder
-holds already is not trained again, so an interrupted study goes on where it was.
+Trained are eight variants with seeds 0 to 4, and the three that take 7 to 9 minutes each with seeds 0 to 2. What the
+folder holds already is not trained again, so an interrupted study goes on where it was.
 """
 
 import argparse
@@ -26,9 +26,12 @@ def main() -> None:
     folder = parser.parse_args().folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)  # a new database keeps artifacts below the folder that it is made in
+    for foreign in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "FASHION_MNIST_PARENT_RUN_ID"):
+        os.environ.pop(foreign, None)
     os.environ |= {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "MLFLOW_EXPERIMENT_NAME": "Default"}
     for seed, variants in SWEEPS:
-        if missing := [variant for variant in variants if (variant, str(seed)) not in finished()]:
+        done = finished()
+        if missing := [variant for variant in variants if (variant, str(seed)) not in done]:
             step("fashion_mnist", "-m", f"model={','.join(missing)}", f"seed={seed}")
     step("fashion_mnist.compare", f"reports={ROOT}/docs/study")
 
@@ -42,7 +45,7 @@ def finished() -> set[tuple[str, str]]:
         experiment_names=["Default"],
         output_format="list",
     )
-    return {(run.data.tags["variant"], run.data.tags["seed"]) for run in runs}
+    return {(run.data.tags.get("variant", ""), run.data.tags.get("seed", "")) for run in runs}
 
 
 def step(module: str, *arguments: str) -> None:

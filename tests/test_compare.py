@@ -227,8 +227,8 @@ def test_groups_are_named_after_what_differs(add: Add, capsys: pytest.CaptureFix
 
 
 def test_parameters_are_the_same_however_they_were_typed(add: Add) -> None:
-    add(seed=0, model__hidden="[16, 8]", optimizer__learning_rate="0.001", trainer__mirrored="False", optimizer="sgd")
-    add(seed=1, model__hidden="'[16,8]'", optimizer__learning_rate="1e-3", trainer__mirrored="false", optimizer="sgd")
+    add(seed=0, model__hidden="[16, 8]", optimizer__learning_rate="0.001", trainer__mirrored="False", model__l2="0.0")
+    add(seed=1, model__hidden="'[16,8]'", optimizer__learning_rate="1e-3", trainer__mirrored="false", model__l2="0")
     (group,) = compared()["groups"]
     assert group["seeds"] == ["0", "1"]
 
@@ -267,8 +267,25 @@ def test_one_training_each_is_no_verdict_on_variants(add: Add) -> None:
     report = compared()
     (verdict,) = [group["verdict"] for group in report["groups"] if "verdict" in group]
     assert verdict["interval"] is None
-    assert verdict["sentence"].startswith("This training of `cnn` is")
+    assert verdict["sentence"].startswith("This training of `cnn` with seed 0 is")
     assert "Where n = 1, another seed may say otherwise" in Path("reports/comparison.md").read_text()
+
+
+def test_single_trainings_are_compared_with_the_same_seed(add: Add) -> None:
+    for seed in range(3):
+        add("mlp", seed, 0.8)
+    add("cnn", 2, 0.95)
+    (verdict,) = [group["verdict"] for group in compared()["groups"] if "verdict" in group]
+    assert "`cnn` with seed 2 is" in verdict["sentence"]
+    assert "`mlp` with seed 2." in verdict["sentence"]
+
+
+def test_an_older_run_stands_in_for_one_that_cannot_be_read(add: Add) -> None:
+    older, newer = add(), add(accuracy=0.91)
+    shutil.rmtree(Path(mlflow.get_run(newer).info.artifact_uri.removeprefix("file://")) / "predictions")  # pyright: ignore
+    report = compared()
+    assert report["groups"][0]["runs"] == [older]
+    assert [entry["run_id"] for entry in report["left_out"]] == [newer]
 
 
 def test_images_are_left_away_where_they_are_not_the_ones_of_the_runs(
@@ -284,7 +301,10 @@ def test_models_of_drawn_garments_are_never_promoted(add: Add, capsys: pytest.Ca
     for seed in range(2):
         add(seed=seed)
     compared("promote=true")
-    assert "Nothing was promoted: synthetic is not Fashion-MNIST" in capsys.readouterr().out
+    assert (
+        "Nothing was promoted: only models of data=fashion_mnist are, and these are of synthetic garments"
+        in capsys.readouterr().out
+    )
     assert not mlflow.MlflowClient().search_registered_models()
 
 

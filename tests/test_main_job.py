@@ -155,6 +155,7 @@ def test_results_lie_where_dvc_looks_for_them(job: Path) -> None:
         "test_loss",
         "test_macro_f1",
         "test_calibration_error",
+        "flops_per_image",
     }
     assert (job / "plots/mlp/history.csv").read_text().startswith("epoch,accuracy,loss,val_accuracy,val_loss\n1,")
     assert (job / "plots/mlp/test/predictions.csv").read_text().startswith("actual,predicted\n")

@@ -1,5 +1,6 @@
 """What conf/trainer and conf/experiment promise, on a few hundred drawn garments."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
 from fashion_mnist.data import load_training, read_card
 from fashion_mnist.fit import History, build, fit, loss_of, optimizer_of
+from fashion_mnist.runs import curves_of
 from fashion_mnist.train import epoch_kept, train
 
 Compose = Callable[..., Config]
@@ -80,6 +82,19 @@ def test_patience_keeps_the_best_epoch(tiny: Compose) -> None:
 def dataset(config: Config):
     folder = Path(config.data_root) / config.data.name
     return folder, read_card(folder)
+
+
+def test_the_runs_metrics_are_those_of_the_epoch_that_was_kept(tiny: Compose, workplace: Path) -> None:
+    run_id = train(tiny("trainer.patience=1", "trainer.epochs=20", "optimizer=sgd", "optimizer.learning_rate=0.5"))
+    kept = json.loads(Path("metrics/mlp/train.json").read_text())
+    metrics = mlflow.get_run(run_id).data.metrics
+    assert {key: metrics[key] for key in ("loss", "val_loss", "val_accuracy")} == pytest.approx(
+        {key: kept[key] for key in ("loss", "val_loss", "val_accuracy")}
+    )
+    client = mlflow.MlflowClient()
+    epochs = curves_of(client, run_id, list(metrics))["val_loss"]
+    assert min(epochs) == pytest.approx(kept["val_loss"])
+    assert len(epochs) == len(client.get_metric_history(run_id, "val_loss")) - 1
 
 
 def test_patience_without_validation_images_is_refused(workplace: Path) -> None:

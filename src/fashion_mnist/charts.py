@@ -17,7 +17,7 @@ INK = "#010203"  # stands for the page's text colour
 COLORS = ("#4c78d8", "#e07b39", "#3f9f6b", "#c9547a", "#8d6cc9", "#b08d3e", "#3aa0b8", "#8a8f98", "#d06bbf", "#7f9a36")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MOST_CURVES = 12  # lines that an eye can tell apart
-BANDS = 10  # trainings of a group whose curves are read
+MOST_SEEDS = 10  # trainings of a group whose curves are read
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "text.parse_math": False,
@@ -25,7 +25,7 @@ STYLE: dict[Any, Any] = {
     "font.size": 10,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
-NAMES: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5}
+NAMES: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5, "annotation_clip": False}
 COST_LABELS = {
     "training_seconds": "seconds of training",
     "flops_per_image": "floating-point operations per image",
@@ -108,7 +108,7 @@ def pareto(comparison: Comparison) -> Figure | None:
     # Names of the best stand above them to the left, where nothing can be; those of the others below to the right.
     for cost, accuracy, group in front:
         axes.annotate(group.name, (cost, accuracy), (-6, 3), **NAMES, ha="right", va="bottom")
-    line = 0.05 * (points[-1][1] - min(accuracy for _, accuracy, _ in points) or 1)
+    line = 0.05 * (front[-1][1] - min(accuracy for _, accuracy, _ in points)) or 0.001
     height = 1.0
     for cost, accuracy, group in sorted(beaten, key=lambda point: -point[1])[:MOST_CURVES]:
         height = min(accuracy, height - line)  # one below the other
@@ -132,7 +132,7 @@ def pareto(comparison: Comparison) -> Figure | None:
 
 def learning_curves(groups: Sequence[Group]) -> dict[str, Figure | None]:
     """Accuracy and loss on the validation images in each epoch: mean over the seeds, and a band of ± one deviation."""
-    curves = {group.name: [training.curves() for training in group.trainings[:BANDS]] for group in groups}
+    curves = {group.name: [training.curves() for training in group.trainings[:MOST_SEEDS]] for group in groups}
     figures: dict[str, Figure | None] = {}
     for key, label in (("val_accuracy", "validation accuracy"), ("val_loss", "validation loss")):
         having = {name: each for name, each in curves.items() if all(key in curve for curve in each)}

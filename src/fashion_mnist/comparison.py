@@ -167,15 +167,17 @@ def grouped(trainings: Sequence[Training], images: int) -> list[Group]:
 def judge(baseline: Group, others: Sequence[Group]) -> list[Verdict]:
     """A verdict on each group, corrected for their number."""
     several = [group for group in others if min(group.n, baseline.n) > 1]
-    resampled = significance.resampled_accuracies([group.right for group in (baseline, *several)])
+    resampled = significance.resampled_accuracies([group.right for group in (baseline, *several) if several])
+    singles = {group.name: same_seed(group, baseline) for group in others if group not in several}
     found = []
     for group in others:
         if group in several:
             drawn = resampled[:, several.index(group) + 1] - resampled[:, 0]
             found.append(significance.difference(group.right, baseline.right, drawn))
         else:
-            value = float(group.right[0].mean() - baseline.right[0].mean())
-            found.append(Difference(value, 0, 0, significance.mcnemar(group.right[0], baseline.right[0])))
+            one, other = (training.right(group.images) for training in singles[group.name])
+            value = float(one.mean() - other.mean())
+            found.append(Difference(value, 0, 0, significance.mcnemar(one, other)))
     corrected = significance.holm([each.p for each in found])
     pairs = [pair_tests(group, baseline) for group in others]
     flat = iter(significance.holm([p for each in pairs for p in each]))
@@ -183,12 +185,20 @@ def judge(baseline: Group, others: Sequence[Group]) -> list[Verdict]:
     for group, each, p, tests in zip(others, found, corrected, pairs, strict=True):
         mcnemar = tuple(next(flat) for _ in tests)
         if group in several:
-            needed = significance.seeds_needed(significance.spread(group.right, baseline.right))
+            needed = significance.seeds_needed(significance.spread(group.right, baseline.right), len(others))
             words, interval = sentence(group, baseline, each, p, needed), (each.low, each.high)
         else:
-            words, interval = of_single(group, baseline, each, p), None
+            words, interval = of_single(group, baseline, singles[group.name], each, p), None
         verdicts.append(Verdict(group.name, baseline.name, each.value, interval, p, mcnemar, words))
     return verdicts
+
+
+def same_seed(group: Group, baseline: Group) -> tuple[Training, Training]:
+    """A training of each, with the same seed where they have one in common."""
+    by_seed = {training.seed: training for training in baseline.trainings}
+    common = [training for training in group.trainings if training.seed in by_seed]
+    one = (common or group.trainings)[0]
+    return one, by_seed.get(one.seed, baseline.trainings[0])
 
 
 def pair_tests(group: Group, baseline: Group) -> list[float]:
@@ -205,8 +215,8 @@ def sentence(group: Group, baseline: Group, difference: Difference, p: float, ne
     """The verdict in words, from several seeds."""
     if p < LEVEL:
         better, worse = (group, baseline) if difference.value > 0 else (baseline, group)
-        ends = sorted(abs(end) for end in (difference.low, difference.high))
-        low, high = (f"{100 * end:.1f}" for end in ends)
+        sign = 1 if difference.value > 0 else -1
+        low, high = (f"{100 * end:.1f}" for end in sorted((sign * difference.low, sign * difference.high)))
         return (
             f"`{better.name}` beats `{worse.name}` by {100 * abs(difference.value):.1f} points (95 % {low} to {high})."
         )
@@ -221,10 +231,16 @@ def sentence(group: Group, baseline: Group, difference: Difference, p: float, ne
     )
 
 
-def of_single(group: Group, baseline: Group, difference: Difference, p: float) -> str:
+def of_single(
+    group: Group, baseline: Group, trainings: tuple[Training, Training], difference: Difference, p: float
+) -> str:
     """The verdict in words where one of the two was trained once."""
     points = f"{100 * abs(difference.value):.1f} points"
+    one, other = (
+        f"`{each.name}`" + (f" with seed {training.seed}" if training.seed else "")
+        for each, training in zip((group, baseline), trainings, strict=True)
+    )
     if p < LEVEL:
         than = "more" if difference.value > 0 else "less"
-        return f"This training of `{group.name}` is {points} {than} accurate than this one of `{baseline.name}`."
-    return f"No difference shown between these trainings of `{group.name}` and `{baseline.name}` ({points})."
+        return f"This training of {one} is {points} {than} accurate than this one of {other}."
+    return f"No difference shown between these trainings of {one} and {other} ({points})."

@@ -13,7 +13,7 @@ from fashion_mnist import significance
 from fashion_mnist.charts import charts
 from fashion_mnist.comparison import Comparison, Group
 from fashion_mnist.config import CompareConfig
-from fashion_mnist.data import Card, load_test, read_card
+from fashion_mnist.data import load_test, read_card
 from fashion_mnist.errors import UserError
 from fashion_mnist.runs import Tested
 from fashion_mnist.sources import prepare
@@ -37,7 +37,6 @@ class Pictures(NamedTuple):
     """The test images, to be shown in the report."""
 
     images: np.ndarray  # uint8 (n, 28, 28)
-    card: Card
 
 
 def pictures_of(config: CompareConfig, tested: Tested) -> Pictures | str:
@@ -52,12 +51,12 @@ def pictures_of(config: CompareConfig, tested: Tested) -> Pictures | str:
         return f"The report shows no images: {error}"
     if not np.array_equal(test.labels, tested.labels):
         return f"The report shows no images: those in {folder} are not the ones that the models were tested on."
-    return Pictures(test.images, card)
+    return Pictures(test.images)
 
 
 def as_html(comparison: Comparison, pictures: Pictures | None) -> str:
     """The page, with its style, charts and images in it."""
-    best = comparison.groups[0] if comparison.groups[0] is not comparison.baseline else comparison.groups[-1]
+    other = comparison.groups[0] if comparison.groups[0] is not comparison.baseline else comparison.groups[-1]
     environment = Environment(loader=PackageLoader("fashion_mnist", "."), autoescape=True, trim_blocks=True)
     return environment.get_template("report.html.j2").render(
         comparison=comparison,
@@ -70,9 +69,9 @@ def as_html(comparison: Comparison, pictures: Pictures | None) -> str:
         per_class=[(group.name, group.recall.tolist()) for group in comparison.groups],
         least=min(group.recall.min() for group in comparison.groups),
         classes_apart=classes_apart(comparison).replace("`", ""),
-        best=best,
-        change=(best.counts - comparison.baseline.counts).round(1).tolist(),
-        tiles=tiles(comparison, best, pictures) if pictures else {},
+        other=other,
+        change=(other.counts - comparison.baseline.counts).round(1).tolist(),
+        tiles=tiles(comparison, other, pictures) if pictures else {},
         left_out=left_out(comparison),
         legend=LEGEND,
         method=significance.__doc__,
@@ -80,11 +79,11 @@ def as_html(comparison: Comparison, pictures: Pictures | None) -> str:
     )
 
 
-def tiles(comparison: Comparison, best: Group, pictures: Pictures) -> dict[str, list[dict[str, str]]]:
+def tiles(comparison: Comparison, other: Group, pictures: Pictures) -> dict[str, list[dict[str, str]]]:
     """Test images worth looking at: where two groups disagree, and where all fail."""
-    ours, base = best.right.mean(axis=0), comparison.baseline.right.mean(axis=0)
+    ours, base = other.right.mean(axis=0), comparison.baseline.right.mean(axis=0)
     chosen = {"hardest": np.argsort(comparison.tested.of_truth, kind="stable")[:TILES]}
-    if best is not comparison.baseline:
+    if other is not comparison.baseline:
         gain = np.argsort(base - ours, kind="stable")
         chosen |= {"won": gain[:TILES][(ours - base)[gain[:TILES]] > 0]}
         chosen |= {"lost": gain[::-1][:TILES][(base - ours)[gain[::-1][:TILES]] > 0]}

@@ -4,6 +4,7 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 MODEL, CHAMPION = "fashion-mnist", "champion"
+NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # of a model, and of an alias
 
 
 def promote(config: CompareConfig, compared: Comparison, pictures: Pictures | None, report_run: str) -> str:
@@ -40,24 +42,26 @@ def promote(config: CompareConfig, compared: Comparison, pictures: Pictures | No
     client = connect(config.tracking)
     eligible = [group for group in compared.groups if len(group.values("val_accuracy")) == group.n > 1]
     if compared.tested.dataset != "fashion_mnist":
-        return f"Nothing was promoted: {compared.tested.dataset} is not Fashion-MNIST."
+        return f"Nothing was promoted: only models of data=fashion_mnist are, and these are of {compared.tested.title}."
     if not eligible:
         return "Nothing was promoted: that takes two seeds or more, and validation images to choose a winner by."
     winner = max(eligible, key=lambda group: group.mean("val_accuracy") or 0)
     try:
         champion = client.get_model_version_by_alias(MODEL, CHAMPION)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in NOT_THERE:  # a server in trouble, say: that is no reason to depose anybody
+            raise
         verdict = f"`{winner.name}` is the first champion"
     else:
-        version = f"version {champion.version} ({champion.tags.get('variant', 'of other origin')})"
+        present = f"version {champion.version} ({champion.tags.get('variant', 'of other origin')})"
         if set(champion.tags.get("runs", "").split()) & {training.run_id for training in winner.trainings}:
-            return f"Nothing was promoted: the champion, {version}, is of `{winner.name}`, which wins again."
+            return f"Nothing was promoted: the champion, {present}, is of `{winner.name}`, which wins again."
         if champion.tags.get("dataset_digest") != compared.tested.digest:
-            return f"Nothing was promoted: the champion, {version}, was tested on other data."
+            return f"Nothing was promoted: the champion, {present}, was tested on other data, or does not say on which."
         defender = champion_group(client, champion.tags["runs"].split(), winner)
         (judged,) = judge(defender, [winner])
         if not (judged.interval and judged.shown and judged.difference > 0):
-            return f"Nothing was promoted: the champion is {version}. {judged.sentence}"
+            return f"Nothing was promoted: the champion is {present}. {judged.sentence}"
         verdict = judged.sentence.rstrip(".")
     number = register(client, winner, pictures, report_run, verdict)
     return f"Promoted: {verdict}; it is version {number} of models:/{MODEL}@{CHAMPION}."
@@ -95,6 +99,8 @@ def register(client: "MlflowClient", winner: Group, pictures: Pictures | None, r
     best = max(winner.trainings, key=lambda training: training.metrics["val_accuracy"])
     question, answer = TensorSpec(np.dtype(np.uint8), (-1, 28, 28)), ColSpec(DataType.string, "class")
     shares = ColSpec(Map(DataType.double), "probabilities")
+    if best.tags["keras"] != version("keras"):  # whose version is in the file that the digest is of
+        raise UserError(f"promote with Keras {best.tags['keras']}, with which run {best.run_id} was trained.")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         model = saving.load(keras_file(client, f"runs:/{best.run_id}/model", folder / "logged"))
@@ -131,11 +137,11 @@ def register(client: "MlflowClient", winner: Group, pictures: Pictures | None, r
     description = (
         f"{verdict}. Test accuracy {tags['test_accuracy']}; this is the seed with the best validation accuracy."
     )
-    version = client.create_model_version(
+    made = client.create_model_version(
         MODEL, logged.model_uri, best.run_id, tags, description=description, model_id=logged.model_id
     )
-    client.set_registered_model_alias(MODEL, CHAMPION, version.version)
-    return str(version.version)
+    client.set_registered_model_alias(MODEL, CHAMPION, made.version)
+    return str(made.version)
 
 
 def serving_file() -> str:

@@ -1,6 +1,8 @@
 """Models in MLflow: how they are logged, and loaded again."""
 
+import json
 import tempfile
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +33,7 @@ def log_training(run_id: str, config: Config, model: "keras.Model", examples: np
     """
     import keras
     from mlflow import MlflowClient, tensorflow
+    from mlflow.entities import Metric
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Schema, TensorSpec
 
@@ -52,6 +55,13 @@ def log_training(run_id: str, config: Config, model: "keras.Model", examples: np
         keras.config.enable_interactive_logging()
     client = MlflowClient()
     client.set_tag(run_id, "model_digest", digest)
+    if config.trainer.patience is not None:
+        # Early stopping has restored an earlier epoch: its metrics are the run's, as with MLflow's autologging.
+        # There is a gap between the last epoch and this step.
+        kept = json.loads((config.folder("metrics") / "train.json").read_text())
+        del kept["parameters"]
+        now, step = int(time.time() * 1000), config.trainer.epochs + 1
+        client.log_batch(run_id, [Metric(name, value, now, step) for name, value in kept.items()])
     client.log_artifact(run_id, str(samples), "plots")
     client.log_artifact(run_id, str(config.folder("plots") / "learning_curves.png"), "plots")
 

@@ -64,7 +64,7 @@ def write(comparison: Comparison, folder: Path, pictures: Pictures | None) -> li
     }
     for name, content in contents.items():
         partial = folder / f".{name}.partial"
-        partial.write_text(content)
+        partial.write_text(content, encoding="utf-8")
         partial.replace(folder / name)
     return [folder / name for name in contents]
 

@@ -3,7 +3,6 @@
 import ast
 import csv
 import json
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -45,6 +44,7 @@ class Training:
     """A finished training with what its model says of the test images, boiled down to a few kilobytes."""
 
     run_id: str  # "" where it comes from the pipeline
+    name: str
     experiment: str
     variant: str
     seed: str
@@ -52,9 +52,13 @@ class Training:
     metrics: dict[str, float]
     tags: dict[str, str]
     predictions: Callable[[], Predictions]  # reads them
-    curves: Callable[[], dict[str, Curve]]  # reads `accuracy`, `loss` and the like, a value for each epoch
+    curves: Callable[[], dict[str, Curve]]  # reads `val_accuracy` and `val_loss`, a value for each epoch
     packed: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))  # which images are right, a bit each
     counts: np.ndarray = field(default_factory=lambda: np.empty(0, int))  # the confusion matrix
+
+    def left_out(self, reason: str) -> LeftOut:
+        """This training, with the reason why it is not compared."""
+        return LeftOut(self.run_id, self.name, reason)
 
     def right(self, images: int) -> np.ndarray:
         """Which test images it gets right, bool (images,)."""
@@ -101,21 +105,32 @@ def read(config: CompareConfig) -> tuple[list[Training], list[LeftOut], Tested]:
 def with_predictions(
     found: Sequence[Training], left_out: list[LeftOut]
 ) -> tuple[list[Training], list[LeftOut], Tested]:
-    """Adds to each training what its model says of the test images; one at a time, so that memory does not grow."""
+    """Adds to each training what its model says of the test images; one at a time, so that memory does not grow.
+
+    Args:
+        found: newest first; of those with the same configuration and seed, the first that can be read is taken.
+        left_out: to be added to.
+    """
     trainings: list[Training] = []
     labels = sums = votes = None
+    seen: set[tuple] = set()
     for training in progress(found, "reading runs"):
+        key = (training.variant, *training.params.items(), training.seed)
+        if key in seen:
+            left_out.append(training.left_out("a newer run has the same configuration and seed"))
+            continue
         try:
             predictions = training.predictions()
         except UserError as error:
-            left_out.append(LeftOut(training.run_id, training.variant, str(error)))
+            left_out.append(training.left_out(str(error)))
             continue
         if labels is None or sums is None or votes is None:
             labels, classes = predictions.labels, predictions.probabilities.shape[1]
             sums, votes = np.zeros(len(labels)), np.zeros((len(labels), classes), int)
         if not np.array_equal(labels, predictions.labels):
-            left_out.append(LeftOut(training.run_id, training.variant, "it was tested on other images"))
+            left_out.append(training.left_out("it was tested on other images"))
             continue
+        seen.add(key)
         rows = np.arange(len(labels))
         sums += predictions.probabilities[rows, labels]
         votes[rows, predictions.predicted] += 1
@@ -142,10 +157,8 @@ def search(client: "MlflowClient", config: CompareConfig) -> list["Run"]:
     """
     from mlflow.exceptions import MlflowException
 
-    name = config.tracking.experiment
-    place = client.get_experiment_by_name(name)
-    if "MLFLOW_EXPERIMENT_ID" in os.environ and "MLFLOW_EXPERIMENT_NAME" not in os.environ and name == "Default":
-        place = client.get_experiment(os.environ["MLFLOW_EXPERIMENT_ID"])  # of `mlflow run`
+    name, given = config.tracking.experiment, tracking.given_experiment(config.tracking)
+    place = client.get_experiment(given) if given else client.get_experiment_by_name(name)
     if place is None:
         known = ", ".join(sorted(each.name for each in client.search_experiments()))
         raise UserError(f"there is no experiment '{name}'; choose one: tracking.experiment=... ({known})")
@@ -168,7 +181,7 @@ def search(client: "MlflowClient", config: CompareConfig) -> list["Run"]:
 
 
 def comparable(client: "MlflowClient", runs: Sequence["Run"]) -> tuple[list[Training], list[LeftOut]]:
-    """The finished and evaluated trainings on one dataset, each once; and the others, with the reason.
+    """The finished and evaluated trainings on one dataset; and the others, with the reason.
 
     Args:
         client: of the store that they come from.
@@ -180,22 +193,18 @@ def comparable(client: "MlflowClient", runs: Sequence["Run"]) -> tuple[list[Trai
     datasets = Counter(run.data.tags["dataset_digest"] for run in trainings if not reasons[run.info.run_id])
     digest = datasets.most_common(1)[0][0] if datasets else ""
     found: list[Training] = []
-    seen: set[tuple] = set()
     for run in trainings:
         tags = run.data.tags
         reason = reasons[run.info.run_id]
         if not reason and tags["dataset_digest"] != digest:
             reason = f"it is about other data: {tags['dataset']} ({tags['dataset_digest']})"
-        key = (tags["variant"], *decisive(run.data.params).items(), tags.get("seed"))
-        if not reason and key in seen:
-            reason = "a newer run has the same configuration and seed"
         if reason:
             left_out.append(LeftOut(run.info.run_id, str(run.info.run_name), reason))
             continue
-        seen.add(key)
         found.append(
             Training(
                 run_id=run.info.run_id,
+                name=f"{run.info.run_name}",
                 experiment=f"{run.info.experiment_id}",
                 variant=tags["variant"],
                 seed=tags.get("seed", ""),
@@ -228,18 +237,24 @@ def decisive(params: dict[str, str]) -> dict[str, str]:
 
 
 def as_python(text: str) -> str:
-    """A value as Python writes it; `mlflow run -P` records what was typed, such as `'[16,8]'`, `1e-3` and `true`."""
+    """A value in one way of writing it; `mlflow run -P` records what was typed: `'[16,8]'`, `1e-3`, `true`."""
     text = text.strip("'")
     try:
-        return str(ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text)))
+        value = ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text))
     except (ValueError, SyntaxError):
         return text
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{float(value):.12g}" if is_number else str(value)
 
 
 def curves_of(client: "MlflowClient", run_id: str, keys: Sequence[str]) -> dict[str, Curve]:
-    """The metrics of every epoch."""
-    wanted = [key for key in ("accuracy", "loss", "val_accuracy", "val_loss") if key in keys]
-    return {key: [step.value for step in client.get_metric_history(run_id, key)] for key in wanted}
+    """The validation's metrics of every epoch, without the value of the epoch kept, which may follow after a gap."""
+    curves = {}
+    for key in ("val_accuracy", "val_loss"):
+        if key in keys:
+            history = client.get_metric_history(run_id, key)
+            curves[key] = [point.value for epoch, point in enumerate(history) if point.step == epoch]
+    return curves
 
 
 def predictions_of(artifacts: str) -> Predictions:
@@ -280,6 +295,7 @@ def of_pipeline(variants: Sequence[str]) -> list[Training]:
         trainings.append(
             Training(
                 run_id="",
+                name=variant,
                 experiment="",
                 variant=variant,
                 seed="",

@@ -19,7 +19,7 @@ from scipy import stats
 LEVEL = 0.05  # probability of seeing a difference where there is none
 POWER = 0.8
 RESAMPLES = 4_000
-CHUNK = 250  # resamples at a time: 10 MB for 10,000 images
+CHUNK = 250  # resamples at a time, which take 50 MB for 10,000 images
 MOST_SEEDS = 50  # that anybody would train
 DETECTABLE = (0.002, 0.005, 0.01, 0.02, 0.05)  # differences in accuracy for which the number of seeds is looked up
 
@@ -99,6 +99,8 @@ def resampled_accuracies(groups: Sequence[np.ndarray], resamples: int = RESAMPLE
     Returns:
         float64 (resamples, groups).
     """
+    if not groups:
+        return np.empty((resamples, 0))
     random = np.random.default_rng(seed)
     images = groups[0].shape[1]
     stacked = np.concatenate(groups).T.astype(np.float32)
@@ -131,12 +133,14 @@ def difference(right: np.ndarray, other: np.ndarray, resampled: np.ndarray) -> D
     parts = spread(right, other)
     if parts.variance == 0:  # no training differs from another in anything
         return Difference(value, value, value, float(value == 0))
-    # Few seeds make the variance itself uncertain, hence t and not the normal distribution.
-    widening = stats.t.ppf(1 - LEVEL / 2, parts.degrees) / stats.norm.ppf(1 - LEVEL / 2)
-    scale = widening * parts.variance**0.5 / max(float(resampled.std()), 1e-12)
-    low, high = value + scale * (np.quantile(resampled, [LEVEL / 2, 1 - LEVEL / 2]) - resampled.mean())
-    p = 2 * float(stats.t.sf(abs(value) / parts.variance**0.5, parts.degrees))
-    return Difference(value, float(low), float(high), p)
+    # Few seeds make the variance itself uncertain, hence t and not the normal distribution. The interval is symmetric,
+    # and p is what goes with it, so that the two never contradict each other.
+    critical = float(stats.t.ppf(1 - LEVEL / 2, parts.degrees))
+    widening = critical / float(stats.norm.ppf(1 - LEVEL / 2))
+    deviations = np.abs(resampled - resampled.mean()) / max(float(resampled.std()), 1e-12)
+    margin = widening * parts.variance**0.5 * float(np.quantile(deviations, 1 - LEVEL))
+    p = 2 * float(stats.t.sf(critical * abs(value) / margin, parts.degrees))
+    return Difference(value, value - margin, value + margin, p)
 
 
 def mcnemar(right: np.ndarray, other: np.ndarray) -> float:
@@ -163,30 +167,37 @@ def holm(ps: Sequence[float]) -> list[float]:
     return np.asarray(multipletests(ps, alpha=LEVEL, method="holm")[1]).tolist()
 
 
-def power(parts: Spread, true_difference: float, seeds: int) -> float:
+def power(parts: Spread, true_difference: float, seeds: int, level: float = LEVEL) -> float:
     """The probability of showing a true difference with so many seeds of each variant.
 
     Args:
         parts: of the variance, as trainings so far have shown it.
         true_difference: in accuracy.
         seeds: at least 2.
+        level: at which p counts as showing it.
     """
     planned = parts._replace(trainings=(seeds,) * len(parts.seeds))
     if planned.variance == 0:
         return float(true_difference > 0)
-    critical = stats.t.ppf(1 - LEVEL / 2, planned.degrees)
+    critical = stats.t.ppf(1 - level / 2, planned.degrees)
     shift = true_difference / planned.variance**0.5
     wrong_sign = stats.nct.cdf(-critical, planned.degrees, shift)  # SciPy gives NaN where it is all but zero
     return float(stats.nct.sf(critical, planned.degrees, shift) + np.nan_to_num(wrong_sign))
 
 
-def seeds_needed(parts: Spread) -> tuple[int, float] | None:
+def seeds_needed(parts: Spread, comparisons: int = 1) -> tuple[int, float] | None:
     """The smallest difference of `DETECTABLE` that a bearable number of seeds shows with 80 % power, and that number.
+
+    Args:
+        parts: of the variance, as trainings so far have shown it.
+        comparisons: that are made at the same time; the level is shared between them, which is the worst that Holm's
+            correction asks for.
 
     Returns:
         Seeds of each variant and the difference; None where 50 seeds would not do for any.
     """
+    level = LEVEL / comparisons
     for target in DETECTABLE:
-        if power(parts, target, MOST_SEEDS) >= POWER:
-            return next(n for n in range(2, MOST_SEEDS + 1) if power(parts, target, n) >= POWER), target
+        if power(parts, target, MOST_SEEDS, level) >= POWER:
+            return next(n for n in range(2, MOST_SEEDS + 1) if power(parts, target, n, level) >= POWER), target
     return None

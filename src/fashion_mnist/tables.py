@@ -11,6 +11,7 @@ COSTS = {
     "prediction_microseconds": "prediction µs",
 }
 QUALITY = ("n", "accuracy", "95 %", "loss", "F1", "ECE")
+MARKUP = str.maketrans("<>|`", "    ")  # names of runs are anybody's, and go into Markdown
 LEGEND = (
     "Mean ± sample standard deviation over n seeds; 95 %: interval over seeds and test images. F1: macro. ECE: "
     "expected calibration error. MFLOP: million floating-point operations for one image. Times, of a training and of "
@@ -80,7 +81,9 @@ def classes_apart(comparison: Comparison) -> str:
 
 def left_out(comparison: Comparison, most: int = 20) -> list[str]:
     """A line for each run that is not compared."""
-    lines = [f"{entry.name} ({entry.run_id[:8]}): {entry.reason}" for entry in comparison.left_out]
+    names = [" ".join(entry.name.translate(MARKUP).split()) for entry in comparison.left_out]
+    pairs = zip(names, comparison.left_out, strict=True)
+    lines = [f"{name} ({entry.run_id[:8]}): {entry.reason}" for name, entry in pairs]
     return lines if len(lines) <= most else [*lines[:most], f"and {len(lines) - most} more, in the JSON report"]
 
 

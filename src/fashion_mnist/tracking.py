@@ -71,12 +71,18 @@ def connect(config: TrackingConfig) -> "MlflowClient":
     return client
 
 
+def given_experiment(config: TrackingConfig) -> str | None:
+    """The id of the experiment that `mlflow run` has chosen, unless the configuration names another."""
+    by_default = config.experiment == os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default")
+    return os.environ.get("MLFLOW_EXPERIMENT_ID") if by_default else None
+
+
 def experiment(config: TrackingConfig, client: "MlflowClient") -> str:
     """The id of the experiment that runs belong to; made, and set up for the UI, when it is not there yet."""
     from mlflow.exceptions import MlflowException
 
-    identifier = os.environ.get("MLFLOW_EXPERIMENT_ID")  # set by `mlflow run`
-    if identifier is None or config.experiment != os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default"):
+    identifier = given_experiment(config)
+    if identifier is None:
         try:
             identifier = client.create_experiment(config.experiment)
         except MlflowException:  # it is there already, perhaps since another process was quicker
@@ -196,7 +202,12 @@ def log_report(config: TrackingConfig, name: str, note: str, tags: dict[str, str
     client = connect(config)
     run_id = os.environ.get("MLFLOW_RUN_ID") or client.create_run(experiment(config, client)).info.run_id
     # No parameters: `mlflow run -P` has recorded its own, and a parameter never changes.
-    for key, value in {"mlflow.runName": name, "mlflow.note.content": note, "report": "comparison", **tags}.items():
+    for key, value in {
+        "mlflow.runName": name[:200],
+        "mlflow.note.content": note,
+        "report": "comparison",
+        **tags,
+    }.items():
         client.set_tag(run_id, key, value)
     for file in files:
         client.log_artifact(run_id, str(file))

@@ -257,6 +257,7 @@ def test_a_difference_beyond_chance_is_shown_and_chance_is_not(add: Add) -> None
     )
     assert verdicts["cnn"]["shown"]
     assert len(verdicts["cnn"]["p_mcnemar_holm"]) == 5
+    assert "that differ, by McNemar's test: 5 of 5." in Path("reports/comparison.md").read_text()
     assert "no difference shown with n = 5" in verdicts["mlp_wide"]["sentence"]
     assert "80 % power" in verdicts["mlp_wide"]["sentence"] or "more than 50 seeds" in verdicts["mlp_wide"]["sentence"]
 

@@ -91,6 +91,14 @@ class Verdict:
         """Whether there is a difference beyond chance."""
         return self.p < LEVEL
 
+    @property
+    def pairs(self) -> str:
+        """What McNemar's tests say of single trainings."""
+        differing = sum(p < LEVEL for p in self.mcnemar)
+        return (
+            f"Pairs of trainings with the same seed that differ, by McNemar's test: {differing} of {len(self.mcnemar)}."
+        )
+
 
 @dataclass
 class Comparison:

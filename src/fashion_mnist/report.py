@@ -82,7 +82,7 @@ def as_markdown(comparison: Comparison) -> str:
         "",
         LEGEND,
         "",
-        *(f"- {verdict.sentence}" for verdict in comparison.verdicts.values()),
+        *(f"- {verdict.sentence} {verdict.pairs}" for verdict in comparison.verdicts.values()),
         "",
         classes_apart(comparison),
     ]

@@ -121,7 +121,7 @@ def take_model(page: Page, url: str) -> None:
 def take_report(page: Page) -> None:
     """The top of the study's page, with its verdicts and charts."""
     page.goto((DOCS / "study/comparison.html").as_uri())
-    page.set_viewport_size({"width": 1150, "height": 1500})
+    page.set_viewport_size({"width": 1150, "height": 2000})
     bottom = page.get_by_role("heading", name="In numbers").bounding_box()
     assert bottom is not None
     page.screenshot(path=DOCS / "comparison.png", clip={"x": 0, "y": 0, "width": 1150, "height": bottom["y"] - 10})

@@ -476,6 +476,7 @@ def mirrored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return json.loads(file.read_text())
 
 
+@pytest.mark.slow
 def test_two_devices_learn_what_one_learns(mirrored: dict[str, Any]) -> None:
     one, two = mirrored["6"]["one"], mirrored["6"]["two"]
     assert "error" not in two, two["error"]

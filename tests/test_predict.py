@@ -109,6 +109,7 @@ def test_a_folder_is_told_picture_by_picture(shoe: np.ndarray, tiny_data: Path, 
     assert (workplace / "seen.png").stat().st_size > 5_000
 
 
+@pytest.mark.slow
 def test_the_model_of_a_run_says_the_same_as_its_file(shoe: np.ndarray, tiny_data: Path, workplace: Path) -> None:
     trained = run_step(*TINY, f"data_root={tiny_data}", "trainer.epochs=1")
     run_id = trained.stdout.split("MLflow run ")[1].split()[0]

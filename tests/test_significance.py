@@ -101,11 +101,13 @@ def false_positives(seeds: int, spread_of_seeds: float) -> float:
     return found / 3000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "spread_of_seeds"), [(3, 0.0), (3, 0.03), (5, 0.0), (5, 0.03), (5, 0.06)])
 def test_where_there_is_no_difference_one_is_shown_in_five_percent(seeds: int, spread_of_seeds: float) -> None:
     assert false_positives(seeds, spread_of_seeds) == pytest.approx(0.05, abs=0.01)
 
 
+@pytest.mark.slow
 def test_three_seeds_that_scatter_widely_are_on_the_safe_side() -> None:
     # As in Welch's test, whose rate is 3.5 % when three trainings of each variant are all there is.
     assert 0.03 < false_positives(3, 0.06) < 0.05

@@ -248,6 +248,7 @@ def test_a_sweep_ends_with_its_jobs_side_by_side(sweep: Path) -> None:
     assert f"best by validation accuracy: {variant} seed={seed}" in printed
 
 
+@pytest.mark.slow
 def test_a_preset_can_be_a_sweep_of_its_own(tiny_data: Path, workplace: Path) -> None:
     keys = [*TINY[:3], f"data_root={tiny_data}", "trainer.epochs=1"]
     client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
@@ -268,6 +269,7 @@ def test_a_job_of_a_sweep_gives_the_same_bytes_as_a_run_of_its_own(sweep: Path, 
     assert in_sweep.read_bytes() == alone.model_file.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_sweep_with_a_job_that_fails_goes_on_and_ends_as_failed(workplace: Path, tiny_data: Path) -> None:
     filters = "model.filters=[8,8,8,8,8],[4]"
     process = run_step("-m", *TINY, f"data_root={tiny_data}", "model=cnn", filters, "trainer.epochs=1")

@@ -93,11 +93,9 @@ class Verdict:
 
     @property
     def pairs(self) -> str:
-        """What McNemar's tests say of single trainings."""
+        """What McNemar's tests say of the pairs of trainings with the same seed."""
         differing = sum(p < LEVEL for p in self.mcnemar)
-        return (
-            f"Pairs of trainings with the same seed that differ, by McNemar's test: {differing} of {len(self.mcnemar)}."
-        )
+        return f"McNemar: {differing} of {len(self.mcnemar)} pairs differ."
 
 
 @dataclass

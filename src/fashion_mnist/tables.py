@@ -15,7 +15,8 @@ MARKUP = str.maketrans("<>|`", "    ")  # names of runs are anybody's, and go in
 LEGEND = (
     "Mean ± sample standard deviation over n seeds; 95 %: interval over seeds and test images. F1: macro. ECE: "
     "expected calibration error. MFLOP: million floating-point operations for one image. Times, of a training and of "
-    "one image: medians, on the machine of the runs. McNemar: the test of that name, on pairs of trainings with the same seed."
+    "one image: medians, on the machine of the runs. McNemar: the test of that name, on pairs of trainings with the "
+    "same seed."
 )
 
 

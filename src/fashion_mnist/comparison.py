@@ -9,8 +9,8 @@ import numpy as np
 
 from fashion_mnist import significance
 from fashion_mnist.errors import UserError
-from fashion_mnist.runs import LeftOut, Tested, Training
 from fashion_mnist.significance import LEVEL, Difference
+from fashion_mnist.trainings import LeftOut, Tested, Training
 
 
 @dataclass(eq=False)

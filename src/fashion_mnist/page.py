@@ -9,26 +9,14 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
-from fashion_mnist import significance
+from fashion_mnist import significance, tables
 from fashion_mnist.charts import charts
 from fashion_mnist.comparison import Comparison, Group
 from fashion_mnist.config import CompareConfig
 from fashion_mnist.data import load_test, read_card
 from fashion_mnist.errors import UserError
-from fashion_mnist.runs import Tested
 from fashion_mnist.sources import prepare
-from fashion_mnist.tables import (
-    LEGEND,
-    QUALITY,
-    cells,
-    classes_apart,
-    cost_headings,
-    costs,
-    facts,
-    headings,
-    left_out,
-    quality,
-)
+from fashion_mnist.trainings import Tested
 
 TILES = 20
 
@@ -61,21 +49,24 @@ def as_html(comparison: Comparison, pictures: Pictures | None) -> str:
     return environment.get_template("report.html.j2").render(
         comparison=comparison,
         title=comparison.tested.title,
-        headings=[*headings(comparison), *QUALITY, *cost_headings(comparison)],
-        texts=len(headings(comparison)),
-        rows=[[*cells(comparison, group), *quality(group), *costs(comparison, group)] for group in comparison.groups],
+        headings=[*tables.headings(comparison), *tables.QUALITY, *tables.cost_headings(comparison)],
+        texts=len(tables.headings(comparison)),
+        rows=[
+            [*tables.cells(comparison, group), *tables.quality(group), *tables.costs(comparison, group)]
+            for group in comparison.groups
+        ],
         charts=charts(comparison),
         class_names=comparison.tested.class_names,
         per_class=[(group.name, group.recall.tolist()) for group in comparison.groups],
         least=min(group.recall.min() for group in comparison.groups),
-        classes_apart=classes_apart(comparison).replace("`", ""),
+        classes_apart=tables.classes_apart(comparison).replace("`", ""),
         other=other,
         change=(other.counts - comparison.baseline.counts).round(1).tolist(),
         tiles=tiles(comparison, other, pictures) if pictures else {},
-        left_out=left_out(comparison),
-        legend=LEGEND,
+        left_out=tables.left_out(comparison),
+        legend=tables.LEGEND,
         method=significance.__doc__,
-        facts=facts(comparison),
+        facts=tables.facts(comparison),
     )
 
 

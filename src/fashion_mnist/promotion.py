@@ -17,9 +17,10 @@ from fashion_mnist.data import CLASS_NAMES
 from fashion_mnist.errors import UserError
 from fashion_mnist.page import Pictures
 from fashion_mnist.registry import keras_file, requirements
-from fashion_mnist.runs import comparable, with_predictions
+from fashion_mnist.runs import comparable
 from fashion_mnist.startup import import_tensorflow
 from fashion_mnist.tracking import connect
+from fashion_mnist.trainings import with_predictions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,21 +9,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from fashion_mnist import tables
 from fashion_mnist.comparison import Comparison, Group, Verdict
 from fashion_mnist.page import Pictures, as_html
-from fashion_mnist.tables import (
-    COSTS,
-    LEGEND,
-    QUALITY,
-    cells,
-    classes_apart,
-    cost_headings,
-    costs,
-    facts,
-    headings,
-    left_out,
-    quality,
-)
 
 MOST_GROUPS, MOST_LINKS = 11, 5  # in a description, which MLflow cuts off after 8,000 characters
 SCORES = ("test_accuracy", "test_loss", "test_macro_f1", "test_calibration_error", "val_accuracy", "accuracy")
@@ -34,22 +22,26 @@ def show(comparison: Comparison, files: Sequence[Path]) -> None:
     console = Console()
     tested = f"{len(comparison.tested.labels):,} test images of {comparison.tested.title}"
     for title, names, rows in (
-        (f"Accuracy on {tested}", QUALITY, [quality(group) for group in comparison.groups]),
-        ("What they cost", cost_headings(comparison), [costs(comparison, group) for group in comparison.groups]),
+        (f"Accuracy on {tested}", tables.QUALITY, [tables.quality(group) for group in comparison.groups]),
+        (
+            "What they cost",
+            tables.cost_headings(comparison),
+            [tables.costs(comparison, group) for group in comparison.groups],
+        ),
     ):
         table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-        for heading in headings(comparison):
+        for heading in tables.headings(comparison):
             table.add_column(heading, overflow="fold")
         for heading in names:
             table.add_column(heading, justify="right", no_wrap=True)
         for group, row in zip(comparison.groups, rows, strict=True):
-            table.add_row(*cells(comparison, group), *row)
+            table.add_row(*tables.cells(comparison, group), *row)
         console.print(table)
-    console.print(f"{LEGEND}\n", style="dim", highlight=False)
+    console.print(f"{tables.LEGEND}\n", style="dim", highlight=False)
     for verdict in comparison.verdicts.values():
         console.print(f"- {verdict.sentence}", highlight=False, markup=False)
-    console.print(classes_apart(comparison), highlight=False, markup=False)
-    for line in left_out(comparison):
+    console.print(tables.classes_apart(comparison), highlight=False, markup=False)
+    for line in tables.left_out(comparison):
         console.print(f"left out: {line}", style="yellow", highlight=False, markup=False)
     console.print(f"Report: {', '.join(str(file) for file in files)}", highlight=False, soft_wrap=True)
 
@@ -71,23 +63,26 @@ def write(comparison: Comparison, folder: Path, pictures: Pictures | None) -> li
 
 def as_markdown(comparison: Comparison) -> str:
     """The tables and verdicts."""
-    names = [*headings(comparison), *QUALITY, *cost_headings(comparison)]
-    texts = len(headings(comparison))
+    names = [*tables.headings(comparison), *tables.QUALITY, *tables.cost_headings(comparison)]
+    texts = len(tables.headings(comparison))
     rule = ["---"] * texts + ["---:"] * (len(names) - texts)
-    rows = [[*cells(comparison, group), *quality(group), *costs(comparison, group)] for group in comparison.groups]
+    rows = [
+        [*tables.cells(comparison, group), *tables.quality(group), *tables.costs(comparison, group)]
+        for group in comparison.groups
+    ]
     lines = [
         f"# Comparison on {len(comparison.tested.labels):,} test images of {comparison.tested.title}",
         "",
         *("| " + " | ".join(row) + " |" for row in (names, rule, *rows)),
         "",
-        LEGEND,
+        tables.LEGEND,
         "",
         *(f"- {verdict.sentence} {verdict.pairs}" for verdict in comparison.verdicts.values()),
         "",
-        classes_apart(comparison),
+        tables.classes_apart(comparison),
     ]
     if comparison.left_out:
-        lines += ["", "Left out:", "", *(f"- {line}" for line in left_out(comparison))]
+        lines += ["", "Left out:", "", *(f"- {line}" for line in tables.left_out(comparison))]
     return "\n".join(lines) + "\n"
 
 
@@ -102,7 +97,7 @@ def as_note(comparison: Comparison, experiment: str) -> str:
             for training in group.trainings
             if training.run_id
         ]
-        lines.append(f"| `{group.name}` | {quality(group)[1]} | {' '.join(links[:MOST_LINKS])} |")
+        lines.append(f"| `{group.name}` | {tables.quality(group)[1]} | {' '.join(links[:MOST_LINKS])} |")
     if len(groups) < len(comparison.groups):
         lines += ["", f"{len(comparison.groups) - len(groups)} more are in the report."]
     return "\n".join(lines)
@@ -115,7 +110,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "dataset_digest": comparison.tested.digest,
         "test_images": len(comparison.tested.labels),
         "baseline": comparison.baseline.name,
-        "facts": facts(comparison),
+        "facts": tables.facts(comparison),
         "groups": [group_as_json(group, comparison.verdicts.get(group.name)) for group in comparison.groups],
         "left_out": [entry._asdict() for entry in comparison.left_out],
     }
@@ -135,7 +130,7 @@ def group_as_json(group: Group, verdict: Verdict | None) -> dict[str, Any]:
             for name in SCORES
             if (values := group.values(name))
         },
-        "costs": {name: rounded(group.cost(name), 3) for name in COSTS if group.cost(name) is not None},
+        "costs": {name: rounded(group.cost(name), 3) for name in tables.COSTS if group.cost(name) is not None},
         "accuracy_per_class": rounded(group.recall.tolist()),
     }
     if verdict:

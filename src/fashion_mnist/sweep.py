@@ -37,7 +37,7 @@ class SweepRun(Callback):
         self.config = TrackingConfig(**OmegaConf.to_container(config.tracking, resolve=True))  # type: ignore[arg-type]
         try:
             store.check(self.config, list(config.hydra.overrides.task))
-            self.run_id = tracking.open_sweep(self.config, list(config.hydra.overrides.task))
+            self.run_id = open_sweep(self.config, list(config.hydra.overrides.task))
         except UserError as error:
             sys.exit(f"error: {error}")  # Hydra turns any other exception of a callback into a warning
         os.environ[tracking.PARENT] = self.run_id
@@ -52,14 +52,51 @@ class SweepRun(Callback):
         """Shows what came out, and closes the run with it, once."""
         atexit.unregister(self.close)
         os.environ.pop(tracking.PARENT, None)
-        jobs = tracking.jobs_of_sweep(self.config, self.run_id)
+        jobs = jobs_of_sweep(self.config, self.run_id)
         if any(job.info.status == "KILLED" for job in jobs):
             status = "KILLED"
         rows = summarize(jobs)
         winner = best(jobs)
         if jobs:
             show(rows, f"best by validation accuracy: {rows[jobs.index(winner) + 1][0]}" if winner else None)
-        tracking.close_sweep(self.config, self.run_id, status, markdown(rows), winner)
+        close_sweep(self.config, self.run_id, status, markdown(rows), winner)
+
+
+def open_sweep(config: TrackingConfig, overrides: list[str]) -> str:
+    """Makes the run of a sweep, or continues the one of `mlflow run`, and returns its id."""
+    client = tracking.connect(config)
+    tags = {
+        "sweep": "true",
+        "mlflow.note.content": f"Sweep: `{' '.join(['-m', *overrides])}`; its runs are nested below.",
+    }
+    name = config.run_name or " ".join(["sweep", *overrides])[:200]
+    if run_id := os.environ.pop("MLFLOW_RUN_ID", None):
+        if tracking.MADE_UP.fullmatch(client.get_run(run_id).info.run_name or "") or config.run_name:
+            tags["mlflow.runName"] = name
+        for key, value in tags.items():
+            client.set_tag(run_id, key, value)
+        return run_id
+    return client.create_run(tracking.experiment(config, client), run_name=name, tags=tags).info.run_id
+
+
+def jobs_of_sweep(config: TrackingConfig, run_id: str) -> list["Run"]:
+    """The runs that are nested below the run of a sweep, in the order in which they were started."""
+    client = tracking.connect(config)
+    place = [client.get_run(run_id).info.experiment_id]
+    nested = f"tags.`mlflow.parentRunId` = '{run_id}'"
+    return list(client.search_runs(place, nested, order_by=["attributes.start_time ASC"]))
+
+
+def close_sweep(config: TrackingConfig, run_id: str, status: str, summary: str, best: "Run | None") -> None:
+    """Ends the run of a sweep, with a summary and a link to its best job in its description."""
+    client = tracking.connect(config)
+    note = f"{client.get_run(run_id).data.tags['mlflow.note.content']}\n\n{summary}"
+    if best:
+        link = f"#/experiments/{best.info.experiment_id}/runs/{best.info.run_id}"
+        note += f"\n\nBest by validation accuracy: [{best.info.run_name}]({link})."
+        client.set_tag(run_id, "best_child", best.info.run_id)
+    client.set_tag(run_id, "mlflow.note.content", note)
+    client.set_terminated(run_id, status)
 
 
 def best(jobs: Sequence["Run"]) -> "Run | None":

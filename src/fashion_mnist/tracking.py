@@ -156,43 +156,6 @@ def describe(client: "MlflowClient", run: "Run", config: Config, card: Card, tag
     mlflow.log_input(MetaDataset(source, card.name, card.digest), "training")
 
 
-def open_sweep(config: TrackingConfig, overrides: list[str]) -> str:
-    """Makes the run of a sweep, or continues the one of `mlflow run`, and returns its id."""
-    client = connect(config)
-    tags = {
-        "sweep": "true",
-        "mlflow.note.content": f"Sweep: `{' '.join(['-m', *overrides])}`; its runs are nested below.",
-    }
-    name = config.run_name or " ".join(["sweep", *overrides])[:200]
-    if run_id := os.environ.pop("MLFLOW_RUN_ID", None):
-        if MADE_UP.fullmatch(client.get_run(run_id).info.run_name or "") or config.run_name:
-            tags["mlflow.runName"] = name
-        for key, value in tags.items():
-            client.set_tag(run_id, key, value)
-        return run_id
-    return client.create_run(experiment(config, client), run_name=name, tags=tags).info.run_id
-
-
-def jobs_of_sweep(config: TrackingConfig, run_id: str) -> list["Run"]:
-    """The runs that are nested below the run of a sweep, in the order in which they were started."""
-    client = connect(config)
-    place = [client.get_run(run_id).info.experiment_id]
-    nested = f"tags.`mlflow.parentRunId` = '{run_id}'"
-    return list(client.search_runs(place, nested, order_by=["attributes.start_time ASC"]))
-
-
-def close_sweep(config: TrackingConfig, run_id: str, status: str, summary: str, best: "Run | None") -> None:
-    """Ends the run of a sweep, with a summary and a link to its best job in its description."""
-    client = connect(config)
-    note = f"{client.get_run(run_id).data.tags['mlflow.note.content']}\n\n{summary}"
-    if best:
-        link = f"#/experiments/{best.info.experiment_id}/runs/{best.info.run_id}"
-        note += f"\n\nBest by validation accuracy: [{best.info.run_name}]({link})."
-        client.set_tag(run_id, "best_child", best.info.run_id)
-    client.set_tag(run_id, "mlflow.note.content", note)
-    client.set_terminated(run_id, status)
-
-
 def log_report(config: TrackingConfig, name: str, note: str, tags: dict[str, str], files: Sequence[Path]) -> str:
     """Records a report as a run of its own, or in the run that `mlflow run` has opened.
 

@@ -1,6 +1,7 @@
 """A comparison for people and machines: tables in the terminal, Markdown, JSON; and the page of page.py."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,12 @@ def write(comparison: Comparison, folder: Path, pictures: Pictures | None) -> li
         "comparison.html": as_html(comparison, pictures),
     }
     for name, content in contents.items():
-        partial = folder / f".{name}.partial"
-        partial.write_text(content, encoding="utf-8")
-        partial.replace(folder / name)
+        partial = folder / f".{os.getpid()}.{name}"  # two comparisons may write at the same time
+        try:
+            partial.write_text(content, encoding="utf-8")
+            partial.replace(folder / name)
+        finally:
+            partial.unlink(missing_ok=True)
     return [folder / name for name in contents]
 
 

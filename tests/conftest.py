@@ -1,5 +1,6 @@
 """What the tests share: the real steps, in a folder and with a tracking store of their own."""
 
+import json
 import os
 import shutil
 import socket
@@ -29,6 +30,38 @@ def real_data() -> bool:
 
 
 needs_real_data = pytest.mark.skipif(not real_data(), reason="FASHION_MNIST_DIR does not hold the four official files")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--full` drives every fault as often as the README's table says; without it, tests/faults/ takes a sample."""
+    parser.addoption("--full", action="store_true", help="drive every fault in full, and write docs/faults.json")
+
+
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether every fault is to be driven in full."""
+    return request.config.getoption("--full")
+
+
+@pytest.fixture
+def survived(request: pytest.FixtureRequest) -> Callable[[str, int, int], None]:
+    """Reports how often a fault was survived, for the table, and fails unless it was each time."""
+
+    def report(fault: str, count: int, of: int) -> None:
+        request.node.user_properties.append((fault, [count, of]))
+        assert count == of, f"survived {count} of {of}: {fault}"
+
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Prints how often each fault was survived; in full, it is kept for the README."""
+    reports = [report for outcome in terminalreporter.stats.values() for report in outcome]
+    faults = dict(sorted(found for report in reports for found in getattr(report, "user_properties", ())))
+    for fault, (count, of) in faults.items():
+        terminalreporter.write_line(f"survived {count:,} of {of:,}: {fault}")
+    if faults and config.getoption("--full"):
+        (ROOT / "docs/faults.json").write_text(json.dumps(faults, indent=2) + "\n")
 
 
 @pytest.fixture(scope="session")

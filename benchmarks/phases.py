@@ -99,8 +99,10 @@ def job(started: float, report: Path, overrides: list[str]) -> None:
         evaluate, "evaluate", "predict", "confusion", "summarize", "per_class_table", "write_predictions", "show"
     )
     clock.wrap(tracking, "import MLflow", "import_mlflow")
-    clock.wrap(tracking, "tracking store", "connect", "experiment", "describe", "recorder", "log_evaluation")
-    clock.wrap(registry, "log the model", "log_training")
+    clock.wrap(tracking, "tracking store", "connect", "experiment")
+    clock.wrap(recording, "tracking store", "opened", "describe", "recorder")
+    clock.wrap(outbox, "tracking store", "deliver")
+    clock.wrap(registry, "log the model", "save_model", "log_model")
     train.import_tensorflow = import_everything
     run = clock.timed(__main__.run, "other")
     sys.argv = ["python -m fashion_mnist", *overrides]

@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def full(request: pytest.FixtureRequest) -> bool:
     """Whether every fault is to be driven in full."""
-    return request.config.getoption("--full")
+    return bool(request.config.getoption("--full"))
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from fashion_mnist.evaluate import evaluate
 from fashion_mnist.fetch import fetch
 from fashion_mnist.fit import build
 from fashion_mnist.lineage import config_digest, file_digest, run_name
+from fashion_mnist.outbox import Outbox
 from fashion_mnist.results import read_predictions, write_predictions
 from fashion_mnist.scores import calibration_error, confusion, per_class_table, summarize
 from fashion_mnist.train import train
@@ -129,7 +130,7 @@ def test_a_failed_training_leaves_a_failed_run(tiny: Compose, monkeypatch: pytes
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr("fashion_mnist.registry.log_training", broken)
+    monkeypatch.setattr("fashion_mnist.registry.save_model", broken)
     with pytest.raises(RuntimeError, match="out of luck"):
         train(tiny())
     assert [run.info.status for run in all_runs()] == ["FAILED"]
@@ -165,8 +166,9 @@ def test_results_of_another_runs_model_are_not_recorded(tiny: Compose) -> None:
     first = train(tiny("trainer.epochs=1"))
     second = tiny("trainer.epochs=1", "seed=1")
     train(second)  # into the same folder
+    client = mlflow.MlflowClient()
     with pytest.raises(UserError, match="another run has replaced"):
-        evaluate(second, first)
+        evaluate(second, Outbox(client, second.tracking.uri, client.get_run(first)))
     assert "test_accuracy" not in mlflow.get_run(first).data.metrics
 
 

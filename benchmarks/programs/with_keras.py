@@ -100,7 +100,8 @@ def ours(task: Task, *overrides: str, validation: int = 0, tracked: bool = False
     from fashion_mnist.startup import import_tensorflow
 
     import_tensorflow()
-    from fashion_mnist import lineage, tracking
+    from fashion_mnist import lineage, recording
+    from fashion_mnist.checkpoint import Checkpoint
     from fashion_mnist.cli import compose
     from fashion_mnist.data import Split, load_training, read_card
     from fashion_mnist.fit import build, fit
@@ -109,10 +110,16 @@ def ours(task: Task, *overrides: str, validation: int = 0, tracked: bool = False
     card = read_card(task.data)
     _, validated = load_training(task.data, card, validation)
     model = build(config)
-    run = tracking.training_run(config, card, lineage.tags(config, card)) if tracked else contextlib.nullcontext()
-    with run, clock() as times:
-        callbacks = [tracking.recorder()] if tracked else []
-        history = fit(model, Split(task.images, task.labels), validated, config, callbacks)
+    callbacks, checkpoint = [], None
+    with contextlib.ExitStack() as stack:
+        if tracked:
+            checkpoint = stack.enter_context(Checkpoint(config, card))
+            checkpoint.read()
+            outbox = stack.enter_context(recording.recorded(config, card, lineage.tags(config, card), checkpoint))
+            stack.enter_context(outbox.sending())
+            callbacks = [recording.recorder(outbox, checkpoint)]
+        times = stack.enter_context(clock())
+        history = fit(model, Split(task.images, task.labels), validated, config, callbacks, checkpoint)
     return outcome(times, history)
 
 

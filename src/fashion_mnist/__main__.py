@@ -23,9 +23,10 @@ def run(config: Config) -> None:
     card = read_card(prepare(config.data, config.data_root))
     if config.data.name == "auto":
         config.data.name = card.name  # decided once
-    run_id = train(config)
-    metrics = evaluate(config, run_id)
-    summarize(config, metrics, run_id)
+    metrics: dict[str, float] = {}
+    run_id = train(config, then=lambda outbox: metrics.update(evaluate(config, outbox)))
+    if metrics:  # else a sweep had this finished already
+        summarize(config, metrics, run_id)
 
 
 def summarize(config: Config, metrics: dict[str, float], run_id: str) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
@@ -41,6 +42,7 @@ def main(job: Callable[[Any], Any], primary: str = "config") -> None:
         primary: the file of conf/ that says which keys there are, as in Hydra's `config_name`.
     """
     full_error = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers ask for an end by it, as people by Ctrl-C
     try:
         sys.argv[1:] = as_overrides(sys.argv[1:])
         if {"--help", "-h"} & set(sys.argv[1:]):
@@ -52,8 +54,8 @@ def main(job: Callable[[Any], Any], primary: str = "config") -> None:
         if flags <= {"-m", "--multirun", "-r", "--run"}:  # others only print, or bring configurations of their own
             check_all([argument for argument in sys.argv[1:] if not argument.startswith("-")], primary)
         run_with_hydra(job, primary)
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"\nInterrupted{': ' if str(error) else '.'}{error}", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if full_error or (message := explain(error, primary)) is None:

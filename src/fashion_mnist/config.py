@@ -128,6 +128,7 @@ class TrainerConfig:
     tensorboard: bool = False
     jit_compile: bool | None = None
     mirrored: bool = False
+    resume: str = field(default="auto", metadata={"rule": one_of(("auto", "never", "required"))})
 
 
 @dataclass
@@ -153,6 +154,7 @@ class Config:
     seed: int = ruled(between(0, 2**32))
     data_root: str = "data"
     output_dir: str | None = None
+    skip_finished: bool = True
     overrides: list[str] = field(default_factory=list)  # what was typed; no key of conf/
 
     def composed(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +43,11 @@ class Card:
         return hashlib.sha256("".join(self.files[f"{part}.npy"]["sha256"] for part in PARTS).encode()).hexdigest()[:16]
 
     @property
+    def text(self) -> str:
+        """The content of `dataset.json`: nothing that differs from machine to machine."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @property
     def title(self) -> str:
         """The dataset's name for titles and tables; nothing but the official images is called Fashion-MNIST."""
         return {
@@ -63,19 +68,25 @@ def read_card(folder: Path) -> Card:
         return Card(**{**content, "class_names": tuple(content["class_names"])})
     except FileNotFoundError:
         raise UserError(f"there is no dataset in {folder}; python -m fashion_mnist.fetch prepares it.") from None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{folder / CARD} is damaged; delete {folder} and run python -m fashion_mnist.fetch.") from None
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether `folder` holds a complete prepared dataset with the digests of its card."""
+    """Whether `folder` holds a complete prepared dataset that nobody has changed."""
+    return intact_card(folder) is not None
+
+
+def intact_card(folder: Path) -> Card | None:
+    """The card of a complete prepared dataset; None if anything is missing, or does not agree with the rest."""
     try:
         card = read_card(folder)
-        for part in PARTS:
-            load_part(folder, card, part)
-    except UserError:
-        return False
-    return (folder / SAMPLES).is_file()
+        shapes = {f"{part}.npy": list(load_part(folder, card, part).shape) for part in PARTS}
+        as_written = (folder / CARD).read_bytes() == card.text.encode()
+    except (UserError, OSError):
+        return None
+    agrees = shapes == {name: about.get("shape") for name, about in card.files.items()}
+    return card if as_written and agrees and (folder / SAMPLES).is_file() else None
 
 
 def load_part(folder: Path, card: Card, part: str) -> np.ndarray:

@@ -14,7 +14,9 @@ from rich.table import Table
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config
+from fashion_mnist.data import Card
 from fashion_mnist.errors import UserError
+from fashion_mnist.outbox import Outbox
 from fashion_mnist.results import write_metrics, write_predictions, write_table
 from fashion_mnist.scores import confusion, per_class_table, summarize
 from fashion_mnist.startup import import_tensorflow
@@ -25,25 +27,33 @@ if TYPE_CHECKING:
 EVALUATION_BATCH = 1000
 
 
-def evaluate(config: Config, run_id: str | None = None) -> dict[str, float]:
+def evaluate(config: Config, outbox: Outbox | None = None) -> dict[str, float]:
     """Evaluates the model in `models/<variant>`; the only step that reads the test set.
 
     Args:
         config: says which model and dataset.
-        run_id: the MLflow run that trained the model; None to find it by the model's digest.
+        outbox: of the MLflow run that is training the model; None to find the run by the model's digest.
 
     Returns:
         Accuracy, loss (mean cross-entropy), macro F1 and calibration error.
+
+    Raises:
+        UserError: there is no model, or not the one that the run has trained.
     """
-    from fashion_mnist import store, tracking
+    from fashion_mnist import lineage, store
     from fashion_mnist.data import load_test, read_card
     from fashion_mnist.sources import prepare
 
     if not config.model_file.is_file():
         command = " ".join(["python -m fashion_mnist.train", *config.overrides])
         raise UserError(f"there is no model in {config.model_file}; train it first: {command}")
-    store.check(config.tracking, config.overrides)
-    config.make_folders()
+    if outbox is None:
+        store.check(config.tracking, config.overrides)
+        config.make_folders()
+    elif outbox.tags.get("model_digest") != lineage.file_digest(config.model_file):
+        raise UserError(
+            f"another run has replaced {config.model_file} meanwhile; give each of them a folder: output_dir=..."
+        )
     folder = prepare(config.data, config.data_root)
     card = read_card(folder)
     test = load_test(folder, card)
@@ -69,10 +79,29 @@ def evaluate(config: Config, run_id: str | None = None) -> dict[str, float]:
     spent = costs.of_prediction(model, test.images[:EVALUATION_BATCH])
     of_model = {"flops_per_image": int(spent["system/flops_per_image"])}
     write_metrics(config.folder("metrics") / "test.json", metrics | of_model)
-    evaluated = tracking.log_evaluation(config, card, metrics | spent, run_id)
-    tracking.label_step(config.tracking, f"evaluate {config.variant}", f"Recorded in run `{evaluated}`.")
+    record(config, card, metrics | spent, outbox)
     show(title, metrics, per_class)
     return metrics
+
+
+def record(config: Config, card: Card, metrics: dict[str, float], outbox: Outbox | None) -> None:
+    """Adds metrics, pictures, tables and predictions to the run of the model, which is closed here if it was found."""
+    from fashion_mnist import tracking
+
+    found = None
+    if outbox is None:
+        client = tracking.connect(config.tracking)
+        outbox = found = Outbox(client, config.tracking.uri, tracking.find_run(client, config, card))
+    outbox.measure(metrics, of_model=True)
+    for file in sorted((config.folder("plots") / "test").iterdir()):
+        outbox.add(file, "plots")
+    outbox.add(config.predictions_file, "predictions")
+    description = outbox.tags.get("mlflow.note.content", "").partition("\n\nTest accuracy")[0]
+    result = f"Test accuracy {metrics['test_accuracy']:.4f}, loss {metrics['test_loss']:.4f} on {card.title}."
+    outbox.tag({"mlflow.note.content": f"{description}\n\n{result}"})
+    if found:
+        found.close()
+        tracking.label_step(config.tracking, f"evaluate {config.variant}", f"Recorded in run `{found.run_id}`.")
 
 
 def predict(model: "keras.Model", images: np.ndarray) -> np.ndarray:

@@ -13,7 +13,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from fashion_mnist.augment import layers_of
-from fashion_mnist.callbacks import Interruptible, Thaw, callbacks_of
+from fashion_mnist.callbacks import Interruptible, Thaw, WriteCheckpoint, callbacks_of
+from fashion_mnist.checkpoint import Checkpoint
 from fashion_mnist.compiled import CompiledModel
 from fashion_mnist.config import Config
 from fashion_mnist.data import Split
@@ -84,6 +85,7 @@ def fit(
     validation: Split,
     config: Config,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    checkpoint: Checkpoint | None = None,
 ) -> History:
     """Trains, and returns every metric of every epoch.
 
@@ -93,6 +95,7 @@ def fit(
         validation: images to validate on after each epoch; may be empty.
         config: everything else.
         callbacks: Keras's or your own.
+        checkpoint: written after each epoch; training goes on where one that was read ends.
 
     Raises:
         UserError: the optimizer refuses its arguments, devices cannot divide the last batch, or training diverged.
@@ -115,19 +118,29 @@ def fit(
             f"the last batch of an epoch has {compiled.rest} images, which {devices} devices cannot divide evenly; "
             "choose another trainer.batch_size or data.validation."
         )
-    compiled.choose_block()
+    progress = checkpoint.progress if checkpoint else None
+    ended = progress is not None and progress.ended
+    if not ended:
+        compiled.choose_block()
+    asked_for = callbacks_of(config, resumed=progress is not None)
+    if checkpoint:
+        stopping = [callback for callback in asked_for if isinstance(callback, keras.callbacks.EarlyStopping)]
+        asked_for.append(WriteCheckpoint(checkpoint, stopping[0] if stopping else None))
     with Interruptible() as interruptible:
         fitted = compiled.fit(
             compiled.batches(),
             batch_size=trainer.batch_size,  # for the record: the batches are made already
             epochs=trainer.epochs,
+            initial_epoch=trainer.epochs if ended else progress.epoch if progress else 0,
             validation_data=compiled.validation_batches(),
             shuffle=False,
-            callbacks=[interruptible, *thaw, *callbacks_of(config), *callbacks],
+            callbacks=[interruptible, *thaw, *asked_for, *callbacks],
             # The bar that moves is for people; a log file gets one line an epoch.
             verbose=1 if sys.stdout.isatty() else 2,  # pyright: ignore[reportArgumentType]
         )
-    history = {name: [float(value) for value in values] for name, values in fitted.history.items()}
+    history = {name: list(values) for name, values in progress.history.items()} if progress else {}
+    for name, values in fitted.history.items():
+        history.setdefault(name, []).extend(float(value) for value in values)
     if not math.isfinite(history["loss"][-1]):
         first = next(epoch for epoch, loss in enumerate(history["loss"], start=1) if not math.isfinite(loss))
         raise UserError(

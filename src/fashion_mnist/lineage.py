@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from fashion_mnist.config import CONF, ROOT, Config
 from fashion_mnist.data import Card
 
+DECISIVE_FILES = ("src", "conf", "uv.lock")
+UNSAID = ("model", "data", "name", "data_root", "output_dir", "resume", "skip_finished")  # in the names of runs
+PATCH = "uncommitted.patch"
+TRAINER = ("augment", "callbacks", "compiled", "data", "fit", "models")  # the modules that decide what weights come out
+
 
 def tags(config: Config, card: Card) -> dict[str, str]:
     """The tags by which a run is found again, and made again. Imports TensorFlow."""
@@ -21,16 +27,24 @@ def tags(config: Config, card: Card) -> dict[str, str]:
         "variant": config.variant,
         "seed": str(config.seed),
         "dataset": card.name,
-        "dataset_digest": card.digest,
-        "config_digest": config_digest(config),
+        **decisive_tags(config, card),
         "lock_digest": file_digest(ROOT / "uv.lock"),
         "git_commit": git("rev-parse", "HEAD") or "unknown",
         # Only what determines the result: results themselves, such as metrics/, change while a pipeline runs.
-        "git_dirty": str(bool(git("status", "--porcelain", "--", "src", "conf", "uv.lock"))).lower(),
+        "git_dirty": str(bool(git("status", "--porcelain", "--", *DECISIVE_FILES))).lower(),
         "python": platform.python_version(),
+        "device": device(),
+    }
+
+
+def decisive_tags(config: Config, card: Card) -> dict[str, str]:
+    """Those of the tags that say whether two trainings must give the same weights on the same machine."""
+    return {
+        "dataset_digest": card.digest,
+        "config_digest": config_digest(config),
+        "code_digest": code_digest(),
         "tensorflow": version("tensorflow"),
         "keras": version("keras"),
-        "device": device(),
     }
 
 
@@ -51,7 +65,7 @@ def params(config: Config) -> dict[str, str]:
     drawn = ("train_images", "test_images", "drawing_seed") if config.data.name in ("synthetic", "auto") else ()
     content["data"] = {key: content["data"][key] for key in ("name", "validation", *drawn)}
     found = flat({key: content[key] for key in ("data", "augment", "model", "optimizer", "trainer", "seed")})
-    del found["model._target_"]  # which the model's name tells
+    del found["model._target_"], found["trainer.resume"]  # which the model's name tells, and which changes nothing
     return found | {"optimizer": found.pop("optimizer._target_").rpartition(".")[2].lower()}
 
 
@@ -64,7 +78,7 @@ def run_name(config: Config, card: Card) -> str:
     unsaid = {f"{group}={option}" for entry in defaults for group, option in entry.items()}
     for key, _, value in (override.partition("=") for override in config.overrides if override not in unsaid):
         group, _, leaf = key.lstrip("+").rpartition(".")
-        if group != "tracking" and leaf not in ("model", "data", "name", "data_root", "output_dir"):
+        if group != "tracking" and leaf not in UNSAID:
             words.append(f"{leaf}={value}")
     return " ".join(words)
 
@@ -86,7 +100,34 @@ def config_digest(config: Config) -> str:
     content = config.composed()
     relevant = {key: content[key] for key in ("augment", "model", "optimizer", "trainer", "seed")}
     relevant["validation"] = config.data.validation
+    del relevant["trainer"]["resume"]
+    weights = Path(str(config.model.get("weights"))).expanduser()
+    if weights.is_file():
+        relevant["weights"] = file_digest(weights)
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def code_digest() -> str:
+    """Stands for the code that trains: another one may give other weights."""
+    sources = [Path(__file__).with_name(f"{module}.py").read_bytes() for module in TRAINER]
+    return hashlib.sha256(b"".join(sources)).hexdigest()[:16]
+
+
+def uncommitted(folder: Path = ROOT) -> bytes:
+    """What differs from the last commit in the files that decide the result, new ones included, as a patch for git."""
+    with tempfile.TemporaryDirectory() as temporary:  # an index of its own, so that the person's stays as it is
+        environment = {**os.environ, "GIT_INDEX_FILE": str(Path(temporary) / "index")}
+
+        def git_in_folder(*arguments: str) -> bytes:
+            command = ["git", "-C", str(folder), *arguments]
+            return subprocess.run(command, capture_output=True, env=environment, timeout=60, check=True).stdout
+
+        try:
+            git_in_folder("read-tree", "HEAD")
+            git_in_folder("add", "--all", "--", *DECISIVE_FILES)
+            return git_in_folder("diff", "--cached", "--binary", "HEAD")
+        except (OSError, subprocess.SubprocessError):
+            return b""
 
 
 def file_digest(file: Path) -> str:

@@ -1,69 +1,85 @@
 """Models in MLflow: how they are logged, and loaded again."""
 
-import json
 import tempfile
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fashion_mnist import lineage
-from fashion_mnist.config import Config, TrackingConfig
+from fashion_mnist.config import TrackingConfig
 from fashion_mnist.errors import UserError
 from fashion_mnist.tracking import connect
 
 if TYPE_CHECKING:
     import keras
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
 
+NAME = "model"  # in a run: runs:/<id>/model
 REQUIREMENTS = ("keras", "tensorflow", "numpy")
 
 
-def log_training(run_id: str, config: Config, model: "keras.Model", examples: np.ndarray, samples: Path) -> None:
-    """Logs what a training made: the model, to be loaded with `mlflow.pyfunc` or `mlflow.tensorflow`, and pictures.
+def save_model(model: "keras.Model", folder: Path, digest: str, examples: np.ndarray) -> None:
+    """Writes a model as MLflow keeps it, to be loaded with `mlflow.pyfunc` or `mlflow.tensorflow`.
 
     Args:
-        run_id: the active run.
-        config: says where the model and the pictures were saved.
         model: takes uint8 (n, 28, 28), gives float32 (n, 10).
+        folder: is made.
+        digest: of the model's own file.
         examples: a few images, uint8 (n, 28, 28).
-        samples: the picture of the dataset.
     """
     import keras
-    from mlflow import MlflowClient, tensorflow
-    from mlflow.entities import Metric
-    from mlflow.models import ModelSignature
+    from mlflow import tensorflow
+    from mlflow.models import Model, ModelSignature
     from mlflow.types.schema import Schema, TensorSpec
 
-    digest = lineage.file_digest(config.model_file)
     keras.config.disable_interactive_logging()  # MLflow tries the model out, and would show a progress bar for it
     try:
-        tensorflow.log_model(
+        tensorflow.save_model(
             model,
-            name="model",
+            folder,
+            mlflow_model=Model(metadata={"model_digest": digest}),
             signature=ModelSignature(
                 Schema([TensorSpec(np.dtype(np.uint8), (-1, 28, 28))]),
                 Schema([TensorSpec(np.dtype(np.float32), (-1, 10))]),
             ),
             input_example=examples,
             pip_requirements=requirements(),
-            metadata={"model_digest": digest},
         )
     finally:
         keras.config.enable_interactive_logging()
-    client = MlflowClient()
-    client.set_tag(run_id, "model_digest", digest)
-    if config.trainer.patience is not None:
-        # Early stopping has restored an earlier epoch: its metrics are the run's, as with MLflow's autologging.
-        # There is a gap between the last epoch and this step.
-        kept = json.loads((config.folder("metrics") / "train.json").read_text())
-        del kept["parameters"]
-        now, step = int(time.time() * 1000), config.trainer.epochs + 1
-        client.log_batch(run_id, [Metric(name, value, now, step) for name, value in kept.items()])
-    client.log_artifact(run_id, str(samples), "plots")
-    client.log_artifact(run_id, str(config.folder("plots") / "learning_curves.png"), "plots")
+
+
+def log_model(client: "MlflowClient", run_id: str, folder: Path) -> None:
+    """Logs what `save_model` wrote, piece by piece: a second attempt goes on where the first was interrupted.
+
+    `mlflow.tensorflow.log_model` would leave half a model behind, and log another one beside it.
+    """
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+    from mlflow.models import Model
+
+    run = client.get_run(run_id)
+    model = logged_model(client, run_id)
+    if model is None:
+        model = client.create_logged_model(run.info.experiment_id, NAME, run_id, params=run.data.params)
+    if model.model_id not in [output.model_id for output in (run.outputs.model_outputs if run.outputs else [])]:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    if model.status == LoggedModelStatus.READY:
+        return
+    about = Model.load(folder)
+    about.run_id, about.model_id, about.model_uuid = run_id, model.model_id, model.model_id
+    about.artifact_path = model.artifact_location
+    about.save(folder / "MLmodel")
+    client.log_model_artifacts(model.model_id, str(folder))
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+
+def logged_model(client: "MlflowClient", run_id: str) -> "LoggedModel | None":
+    """The model that a training has logged in its run; perhaps only in part."""
+    place = client.get_run(run_id).info.experiment_id
+    found = client.search_logged_models([place], f"source_run_id = '{run_id}' AND name = '{NAME}'")
+    return found[0] if found else None
 
 
 def load_model(address: str, uri: str) -> "keras.Model":

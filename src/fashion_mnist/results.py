@@ -1,9 +1,9 @@
 """Results as files: JSON for metrics, CSV for tables and curves, NPZ for predictions. Same results, same bytes."""
 
 import csv
+import io
 import json
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fashion_mnist.errors import UserError
+
+LARGEST = 1 << 25  # bytes of one array of predictions; a million probabilities of ten classes take 20 MB
 
 
 def write_metrics(file: Path, metrics: Mapping[str, float]) -> None:
@@ -55,13 +57,46 @@ def write_predictions(file: Path, labels: np.ndarray, probabilities: np.ndarray)
 def read_predictions(file: Path) -> Predictions:
     """Reads what `write_predictions` wrote.
 
+    The file may come from anywhere: nothing is unpickled, and no more memory is taken than a million predictions need,
+    whatever it claims to hold.
+
     Raises:
         UserError: the file is missing or damaged.
     """
     try:
-        with np.load(file, allow_pickle=False) as content:
-            return Predictions(content["labels"], content["predicted"], content["probabilities"])
+        with zipfile.ZipFile(file) as archive:
+            labels, predicted, probabilities = (
+                read_member(archive, name, kind)
+                for name, kind in (("labels", "u1"), ("predicted", "u1"), ("probabilities", "f2"))
+            )
+        if not labels.shape == predicted.shape == probabilities.shape[:1] or probabilities.ndim != 2:
+            raise ValueError("its arrays do not belong together")
     except FileNotFoundError:
         raise UserError(f"there are no predictions in {file}; python -m fashion_mnist.evaluate makes them.") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # damage comes up as anything, from NotImplementedError to struct.error
         raise UserError(f"{file} is damaged; python -m fashion_mnist.evaluate makes it again.") from error
+    return Predictions(labels, predicted, probabilities)
+
+
+def read_member(archive: zipfile.ZipFile, name: str, kind: str) -> np.ndarray:
+    """Reads one array of an NPZ archive; `np.load` would allocate whatever its header announces.
+
+    Args:
+        archive: the NPZ file.
+        name: of the array.
+        kind: the only type that is taken, in NumPy's letters.
+
+    Raises:
+        ValueError: it is too large, or is not what its header announces.
+    """
+    entry = archive.getinfo(f"{name}.npy")
+    if entry.file_size > LARGEST:  # no more than that is unpacked below, even if it holds more
+        raise ValueError(f"{name} is too large")
+    content = archive.read(entry)
+    header = io.BytesIO(content)
+    if np.lib.format.read_magic(header) != (1, 0):
+        raise ValueError(f"{name} is of another version")
+    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(header)
+    if dtype != np.dtype(kind):
+        raise ValueError(f"{name} holds {dtype}")
+    return np.frombuffer(content, dtype, offset=header.tell()).reshape(shape, order="F" if by_columns else "C")

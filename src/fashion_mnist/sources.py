@@ -4,9 +4,8 @@ import contextlib
 import errno
 import hashlib
 import io
-import json
-import shutil
-import tempfile
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ from rich.console import Console
 from rich.panel import Panel
 
 from fashion_mnist.config import DataConfig
-from fashion_mnist.data import CARD, CLASS_NAMES, PARTS, SAMPLES, Arrays, Split, is_intact, read_card
+from fashion_mnist.data import CARD, CLASS_NAMES, PARTS, SAMPLES, Arrays, Card, Split, intact_card, is_intact, read_card
 from fashion_mnist.errors import SourceUnavailableError, UserError
 from fashion_mnist.official import DIGEST, HOME, LICENSE, official_arrays
 from fashion_mnist.synthetic import generate
+from fashion_mnist.unfinished import alone_in, tidy, workplace
 
 
 def prepare(config: DataConfig, root: str | Path) -> Path:
@@ -51,36 +51,87 @@ def prepare(config: DataConfig, root: str | Path) -> Path:
 
 def prepare_official(config: DataConfig, root: Path) -> Path:
     """Prepares the real 70,000 images as `root/fashion_mnist`."""
-    folder = root / "fashion_mnist"
-    if not is_intact(folder) or read_card(folder).digest != DIGEST:
-        write(folder, official_arrays(config), {"name": "fashion_mnist", "source": HOME, "license": LICENSE})
-    return folder
+    about = {"name": "fashion_mnist", "source": HOME, "license": LICENSE}
+    return keep_or_make(
+        root / "fashion_mnist",
+        lambda card: card.digest == DIGEST and says(card, about),
+        lambda: (official_arrays(config), about),
+    )
 
 
 def prepare_tfds(config: DataConfig, root: Path) -> Path:
     """Prepares what TensorFlow Datasets has as `root/tfds`."""
-    folder = root / "tfds"
-    if not is_intact(folder) or read_card(folder).name != "tfds":  # other images may have come from another data.dir
+
+    def make() -> tuple[Arrays, dict[str, Any]]:
         from fashion_mnist.tfds import tfds_arrays
 
-        write(folder, *tfds_arrays(config))
-    return folder
+        return tfds_arrays(config)
+
+    # Other images may have come from another data.dir.
+    return keep_or_make(root / "tfds", lambda card: card.name == "tfds", make)
 
 
 def prepare_synthetic(config: DataConfig, root: Path) -> Path:
     """Prepares drawn garments as `root/synthetic`; other sizes or another seed replace what lies there."""
-    folder = root / "synthetic"
     sizes = {"train": config.train_images, "test": config.test_images}
     source = f"fashion_mnist.synthetic: {sizes['train']} + {sizes['test']} images, seed {config.drawing_seed}"
-    if not is_intact(folder) or read_card(folder).source != source:
+    about = {"name": "synthetic", "source": source, "license": "MIT"}
+
+    def make() -> tuple[Arrays, dict[str, Any]]:
         arrays: Arrays = {}
         for split, count in sizes.items():
             arrays[f"{split}_images"], arrays[f"{split}_labels"] = generate(count, config.drawing_seed, split)
-        write(folder, arrays, {"name": "synthetic", "source": source, "license": "MIT"})
+        return arrays, about
+
+    return keep_or_make(root / "synthetic", lambda card: says(card, about), make)
+
+
+def says(card: Card, about: dict[str, Any]) -> bool:
+    """Whether a card says what `write_files` would write for `about`."""
+    return all(getattr(card, key) == value for key, value in {"class_names": CLASS_NAMES, **about}.items())
+
+
+def keep_or_make(
+    folder: Path, is_wanted: Callable[[Card], bool], make: Callable[[], tuple[Arrays, dict[str, Any]]]
+) -> Path:
+    """Keeps a prepared dataset that is unharmed and wanted; makes it otherwise, and says so if it was changed.
+
+    Args:
+        folder: of the prepared dataset.
+        is_wanted: whether an unharmed dataset with this card will do.
+        make: gives the arrays, and what the card says of them.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: the dataset cannot be had, or not be written.
+    """
+
+    def is_ready() -> bool:
+        card = intact_card(folder)
+        return card is not None and is_wanted(card)
+
+    if is_ready():
+        tidy(folder.parent)
+        return folder
+    with alone_in(folder.parent):
+        if is_ready():  # another process was quicker
+            return folder
+        found = "" if not folder.exists() else "holds other images" if is_intact(folder) else "was changed after fetch"
+        try:
+            arrays, about = make()
+        except UserError as error:
+            if found:
+                raise type(error)(f"{folder} {found}, and cannot be prepared again: {error}") from error
+            raise
+        if found:
+            print(f"{folder} {found}; it is prepared again.", file=sys.stderr)
+        write(folder, arrays, about)
     return folder
 
 
-def write(folder: Path, arrays: Arrays, card: dict[str, Any]) -> None:
+def write(folder: Path, arrays: Arrays, about: dict[str, Any]) -> None:
     """Writes the arrays, their card and the samples beside `folder`, then puts them in its place in one move.
 
     Raises:
@@ -88,22 +139,19 @@ def write(folder: Path, arrays: Arrays, card: dict[str, Any]) -> None:
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        with workplace(folder.parent) as temporary:
             new = Path(temporary) / folder.name
             new.mkdir()
-            write_files(new, arrays, card)
-            if not is_intact(folder) or read_card(folder) != read_card(new):  # else another process was quicker
+            write_files(new, arrays, about)
+            if intact_card(folder) != read_card(new):  # else another process was quicker
                 replace_folder(new, folder)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UserError(f"cannot write to {folder.parent} ({reason}); choose another folder: data_root=...") from error
 
 
-def write_files(folder: Path, arrays: Arrays, card: dict[str, Any]) -> None:
-    """Writes what a prepared dataset consists of.
-
-    The card holds nothing that differs from machine to machine, so the same data gives the same bytes.
-    """
+def write_files(folder: Path, arrays: Arrays, about: dict[str, Any]) -> None:
+    """Writes what a prepared dataset consists of; the same data gives the same bytes."""
     files = {}
     for part in PARTS:
         buffer = io.BytesIO()
@@ -111,13 +159,12 @@ def write_files(folder: Path, arrays: Arrays, card: dict[str, Any]) -> None:
         content = buffer.getbuffer()
         (folder / f"{part}.npy").write_bytes(content)
         files[f"{part}.npy"] = {"sha256": hashlib.sha256(content).hexdigest(), "shape": list(arrays[part].shape)}
-    description = {**card, "class_names": list(card.get("class_names", CLASS_NAMES)), "files": files}
-    (folder / CARD).write_text(json.dumps(description, indent=2) + "\n")
+    card = Card(**{"class_names": CLASS_NAMES, **about, "files": files})
+    (folder / CARD).write_text(card.text)
     from fashion_mnist import plots  # matplotlib takes half a second
 
     training = Split(arrays["train_images"], arrays["train_labels"])
-    written = read_card(folder)
-    plots.write(plots.samples(training, written.class_names, written.title), folder / SAMPLES)
+    plots.write(plots.samples(training, card.class_names, card.title), folder / SAMPLES)
 
 
 def replace_folder(new: Path, folder: Path) -> None:
@@ -129,7 +176,5 @@ def replace_folder(new: Path, folder: Path) -> None:
         except OSError as error:  # a folder that is not empty cannot be replaced in one step
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-        with contextlib.suppress(FileNotFoundError):  # another process was quicker
-            folder.replace(aside)
-        shutil.rmtree(aside)
+        with workplace(folder.parent) as aside, contextlib.suppress(FileNotFoundError):  # another process was quicker
+            folder.replace(Path(aside) / folder.name)

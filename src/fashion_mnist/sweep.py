@@ -1,9 +1,13 @@
 """The MLflow run of a whole sweep, below which its jobs are nested; Hydra calls it at a sweep's start and end."""
 
 import atexit
+import hashlib
+import json
 import os
+import platform
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
@@ -12,9 +16,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fashion_mnist import store, tracking
+from fashion_mnist import lineage, store, tracking
+from fashion_mnist.checkpoint import say
 from fashion_mnist.config import TrackingConfig
 from fashion_mnist.errors import UserError
+from fashion_mnist.locks import Timeout, lock_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -35,13 +41,24 @@ class SweepRun(Callback):
         if config.hydra.job.name in ("fetch", "evaluate"):  # they open no runs of their own
             return
         self.config = TrackingConfig(**OmegaConf.to_container(config.tracking, resolve=True))  # type: ignore[arg-type]
+        overrides = list(config.hydra.overrides.task)
+        digest = sweep_digest(config.hydra.job.name, overrides)
+        self.lock = lock_of("sweep", digest)
         try:
-            store.check(self.config, list(config.hydra.overrides.task))
-            self.run_id = open_sweep(self.config, list(config.hydra.overrides.task))
+            store.check(self.config, overrides)
+            self.run_id = open_sweep(self.config, overrides, digest, self.is_alone() and config.skip_finished)
         except UserError as error:
             sys.exit(f"error: {error}")  # Hydra turns any other exception of a callback into a warning
         os.environ[tracking.PARENT] = self.run_id
         atexit.register(self.close, "FAILED")
+
+    def is_alone(self) -> bool:
+        """Whether no other process is at the same sweep; none can be from here on."""
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        return True
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Closes the run of a sweep in which no job failed."""
@@ -60,13 +77,22 @@ class SweepRun(Callback):
         if jobs:
             show(rows, f"best by validation accuracy: {rows[jobs.index(winner) + 1][0]}" if winner else None)
         close_sweep(self.config, self.run_id, status, markdown(rows), winner)
+        self.lock.release()
 
 
-def open_sweep(config: TrackingConfig, overrides: list[str]) -> str:
-    """Makes the run of a sweep, or continues the one of `mlflow run`, and returns its id."""
+def sweep_digest(step: str, overrides: list[str]) -> str:
+    """Stands for the same sweep with the same code in the same folder."""
+    same = [platform.node(), str(Path.cwd()), step, lineage.code_digest(), *overrides]
+    return hashlib.sha256(json.dumps(same).encode()).hexdigest()[:16]
+
+
+def open_sweep(config: TrackingConfig, overrides: list[str], digest: str, go_on: bool) -> str:
+    """Makes the run of a sweep, or continues the one of `mlflow run` or of the same sweep, and returns its id."""
     client = tracking.connect(config)
+    place = tracking.experiment(config, client)
     tags = {
         "sweep": "true",
+        "sweep_digest": digest,
         "mlflow.note.content": f"Sweep: `{' '.join(['-m', *overrides])}`; its runs are nested below.",
     }
     name = config.run_name or " ".join(["sweep", *overrides])[:200]
@@ -76,15 +102,24 @@ def open_sweep(config: TrackingConfig, overrides: list[str]) -> str:
         for key, value in tags.items():
             client.set_tag(run_id, key, value)
         return run_id
-    return client.create_run(tracking.experiment(config, client), run_name=name, tags=tags).info.run_id
+    same = f"tags.sweep_digest = '{digest}'"
+    if go_on and (found := client.search_runs([place], same, order_by=["attributes.start_time DESC"], max_results=1)):
+        run_id = found[0].info.run_id
+        say(f"The sweep goes on in run {run_id}; skip_finished=false starts it anew.")
+        client.update_run(run_id, "RUNNING")
+        client.set_tag(run_id, "mlflow.note.content", tags["mlflow.note.content"])
+        return run_id
+    return client.create_run(place, run_name=name, tags=tags).info.run_id
 
 
 def jobs_of_sweep(config: TrackingConfig, run_id: str) -> list["Run"]:
-    """The runs that are nested below the run of a sweep, in the order in which they were started."""
+    """The runs that are nested below the run of a sweep, and those that made a job needless, oldest first."""
     client = tracking.connect(config)
-    place = [client.get_run(run_id).info.experiment_id]
+    sweep = client.get_run(run_id)
     nested = f"tags.`mlflow.parentRunId` = '{run_id}'"
-    return list(client.search_runs(place, nested, order_by=["attributes.start_time ASC"]))
+    jobs = list(client.search_runs([sweep.info.experiment_id], nested))
+    jobs += [client.get_run(key.removeprefix(tracking.SKIPPED)) for key in sweep.data.tags if key.startswith(tracking.SKIPPED)]
+    return sorted(jobs, key=lambda job: job.info.start_time)
 
 
 def close_sweep(config: TrackingConfig, run_id: str, status: str, summary: str, best: "Run | None") -> None:

@@ -3,21 +3,29 @@
 Fetches the dataset first when it is missing. `-m` with several values trains every combination, as a sweep.
 """
 
+from collections.abc import Callable
+
 from rich.console import Console
 
+from fashion_mnist.checkpoint import Checkpoint
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config
+from fashion_mnist.outbox import Outbox
 from fashion_mnist.results import write_metrics, write_table
 from fashion_mnist.startup import import_tensorflow
 
 
-def train(config: Config) -> str:
+def train(config: Config, then: Callable[[Outbox], object] | None = None) -> str:
     """Trains, saves and records; what can fail early is done before TensorFlow is imported.
+
+    Args:
+        config: what, on what, and where.
+        then: what else belongs to the run, such as an evaluation.
 
     Returns:
         The id of the MLflow run.
     """
-    from fashion_mnist import store, tracking
+    from fashion_mnist import recording, store
     from fashion_mnist.data import SAMPLES, load_training, read_card
     from fashion_mnist.sources import prepare
 
@@ -25,27 +33,46 @@ def train(config: Config) -> str:
     config.make_folders()
     folder = prepare(config.data, config.data_root)
     card = read_card(folder)
+    if finished := recording.finished_run(config, card, evaluated=then is not None):
+        return finished.info.run_id
     training, validation = load_training(folder, card, config.data.validation)
 
-    import_tensorflow()
-    from fashion_mnist import lineage, plots, registry, saving
-    from fashion_mnist.fit import build, fit
+    with Checkpoint(config, card) as checkpoint:
+        import_tensorflow()
+        from fashion_mnist import lineage, plots, registry, saving
+        from fashion_mnist.fit import build, fit
 
-    model = build(config)
-    with tracking.training_run(config, card, lineage.tags(config, card)) as run_id:
-        history = fit(model, training, validation, config, callbacks=[tracking.recorder()])
-        saved = saving.save(model, config.model_file)
-        kept = epoch_kept(history, config)
-        metrics = {name: values[kept] for name, values in history.items()}
-        write_metrics(config.folder("metrics") / "train.json", metrics | {"parameters": model.count_params()})
-        write_table(config.folder("plots") / "history.csv", by_epoch(history))
-        title = f"{config.variant} on {card.title}, seed {config.seed}"
-        plots.write(plots.learning_curves(history, title), config.folder("plots") / "learning_curves.png")
-        registry.log_training(run_id, config, saved, training.images[:3], folder / SAMPLES)
+        checkpoint.read()
+        model = build(config)
+        with recording.recorded(config, card, lineage.tags(config, card), checkpoint) as outbox:
+            with outbox.sending():
+                recorder = recording.recorder(outbox, checkpoint)
+                history = fit(model, training, validation, config, [recorder], checkpoint)
+            saved = saving.save(model, config.model_file)
+            kept = epoch_kept(history, config)
+            metrics = {name: values[kept] for name, values in history.items()}
+            write_metrics(config.folder("metrics") / "train.json", metrics | {"parameters": model.count_params()})
+            write_table(config.folder("plots") / "history.csv", by_epoch(history))
+            curves = config.folder("plots") / "learning_curves.png"
+            title = f"{config.variant} on {card.title}, seed {config.seed}"
+            plots.write(plots.learning_curves(history, title), curves)
+
+            digest = lineage.file_digest(config.model_file)
+            if config.trainer.patience is not None:
+                # Early stopping has restored an earlier epoch: its metrics are the run's, as with MLflow's autologging.
+                # There is a gap between the last epoch and this step.
+                outbox.measure(metrics, config.trainer.epochs + 1)
+            outbox.add(folder / SAMPLES, "plots")
+            outbox.add(curves, "plots")
+            outbox.tag({"model_digest": digest})
+            registry.save_model(saved, outbox.folder / "model", digest, training.images[:3])
+            outbox.parcel.model = str(outbox.folder / "model")
+            if then:
+                then(outbox)
     Console().print(
-        f"{config.variant}: model in {config.model_file}, MLflow run {run_id}", highlight=False, soft_wrap=True
+        f"{config.variant}: model in {config.model_file}, MLflow run {outbox.run_id}", highlight=False, soft_wrap=True
     )
-    return run_id
+    return outbox.run_id
 
 
 def epoch_kept(history: dict[str, list[float]], config: Config) -> int:

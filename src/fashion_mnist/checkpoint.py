@@ -1,0 +1,164 @@
+"""What a killed training needs to go on: one file, written anew after each epoch, complete or not there.
+
+It holds weights, optimizer, early stopping's memory and the history. There is no random state in it: the order of the
+images and all random draws follow from the seed and the optimizer's count of steps (compiled.py).
+"""
+
+import hashlib
+import json
+import os
+import platform
+import sys
+import zipfile
+import zlib
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from fashion_mnist import lineage
+from fashion_mnist.config import Config
+from fashion_mnist.data import Card
+from fashion_mnist.errors import UserError
+from fashion_mnist.locks import Timeout, lock_of
+from fashion_mnist.tracking import PARENT
+
+FOLDER = Path("checkpoints")  # outside what DVC deletes before it runs a stage
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass
+class Progress:
+    """How far a training is."""
+
+    epoch: int  # how many are done
+    ended: bool  # whether these are all, since training stopped by itself or by the number of epochs
+    seconds: float  # that it has taken
+    history: dict[str, list[float]]
+    memory: dict[str, float]  # of early stopping: `wait`, `best`, `best_epoch`; empty without it
+
+
+class Checkpoint:
+    """The checkpoint of one training, which one process at a time may use.
+
+    Args:
+        config: with the dataset, decides what is the same training.
+        card: the dataset.
+    """
+
+    def __init__(self, config: Config, card: Card) -> None:
+        self.resume = config.trainer.resume
+        # The jobs of a sweep have folders named after the time; to be found again, a checkpoint must not depend on it.
+        place = None if PARENT in os.environ else config.output_dir
+        same = [lineage.config_digest(config), card.digest, place]
+        digest = hashlib.sha256(json.dumps(same).encode()).hexdigest()[:8]
+        self.file = FOLDER / f"{config.variant}-seed{config.seed}-{digest}.npz"
+        self.progress: Progress | None = None
+        self.arrays: Arrays = {}
+        self.lock = lock_of("checkpoint", str(self.file.absolute()))
+        self.ours = False
+
+    @property
+    def digest(self) -> str:
+        """Stands for this checkpoint on this machine, wherever runs are recorded."""
+        return hashlib.sha256(f"{platform.node()}:{self.file.absolute()}".encode()).hexdigest()[:16]
+
+    def __enter__(self) -> Self:
+        """Takes possession, and refuses what cannot go on but must.
+
+        Raises:
+            UserError: `trainer.resume=required`, and there is no checkpoint.
+        """
+        if self.resume == "required" and not self.file.is_file():
+            raise UserError(
+                f"there is no checkpoint {self.file} to go on from; trainer.resume=auto starts anew without one."
+            )
+        try:
+            self.lock.acquire(timeout=0)
+            self.ours = True
+        except Timeout:
+            if self.resume == "required":
+                raise UserError(f"another process is just using {self.file}; wait for its end.") from None
+            say("Another process trains the same at this moment; this one keeps no checkpoint.")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Gives it back."""
+        self.lock.release()
+
+    def read(self) -> Progress | None:
+        """What there is to go on from, if that is wanted and gives what an undisturbed training gives.
+
+        Imports TensorFlow.
+
+        Raises:
+            UserError: `trainer.resume=required`, and the checkpoint is of no use.
+        """
+        self.origin = origin()
+        if not self.ours or self.resume == "never" or not self.file.is_file():
+            return None
+        try:
+            with np.load(self.file, allow_pickle=False) as content:
+                about = json.loads(content["about"].tobytes())
+                arrays = {name: content[name] for name in content.files if name != "about"}
+            made_by = about.pop("origin")
+            progress = Progress(**about)
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+            return self.refuse("is damaged")
+        if differences := [key for key, here in self.origin.items() if here != made_by.get(key)]:
+            kinds = " and ".join(f"other {key} ({made_by.get(key)}, here {self.origin[key]})" for key in differences)
+            return self.refuse(f"was made with {kinds}")
+        self.progress, self.arrays = progress, arrays
+        return progress
+
+    def refuse(self, reason: str) -> None:
+        """Says why the checkpoint is of no use."""
+        if self.resume == "required":
+            raise UserError(f"{self.file} {reason}; trainer.resume=never starts anew.")
+        say(f"{self.file} {reason}: training starts anew.")
+
+    def write(self, progress: Progress, arrays: Arrays) -> None:
+        """Replaces the checkpoint; the one before stays until this one is complete.
+
+        Raises:
+            UserError: the disk is full, or cannot be written.
+        """
+        if not self.ours:
+            return
+        about = json.dumps({**asdict(progress), "origin": self.origin}).encode()
+        partial = self.file.with_name(f".{self.file.name}.partial")
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                np.savez(file, allow_pickle=False, about=np.frombuffer(about, np.uint8), **arrays)
+            # A crash of the whole machine can leave a damaged file, which is recognised, and costs less than a
+            # wait for the disk after each epoch.
+            partial.replace(self.file)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            so_far = f"; the same command then goes on after epoch {progress.epoch - 1}" if self.file.is_file() else ""
+            raise UserError(f"cannot write {self.file} ({error.strerror}): mend that{so_far}.") from error
+        self.progress = progress
+
+    def remove(self) -> None:
+        """Removes what is not needed any more."""
+        if self.ours:
+            self.file.unlink(missing_ok=True)
+            self.file.with_name(f".{self.file.name}.partial").unlink(missing_ok=True)
+
+
+def origin() -> dict[str, str]:
+    """What must be the same for a training to end in the same bytes after an interruption as without one."""
+    return {
+        "code": lineage.code_digest(),
+        "TensorFlow": version("tensorflow"),
+        "Keras": version("keras"),
+        "device": lineage.device(),
+    }
+
+
+def say(sentence: str) -> None:
+    """Tells what is going on, without mixing it with results."""
+    print(sentence, file=sys.stderr)

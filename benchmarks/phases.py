@@ -85,7 +85,7 @@ class Clock:
 def job(started: float, report: Path, overrides: list[str]) -> None:
     """Runs the main job in this process, and writes the seconds of each phase to a file."""
     clock = Clock(started)
-    from fashion_mnist import __main__, data, evaluate, registry, sources, startup, tracking, train
+    from fashion_mnist import __main__, data, evaluate, outbox, recording, registry, sources, startup, tracking, train
     from fashion_mnist.cli import main as command_line
 
     def import_everything() -> None:
@@ -99,8 +99,7 @@ def job(started: float, report: Path, overrides: list[str]) -> None:
         evaluate, "evaluate", "predict", "confusion", "summarize", "per_class_table", "write_predictions", "show"
     )
     clock.wrap(tracking, "import MLflow", "import_mlflow")
-    clock.wrap(tracking, "tracking store", "connect", "experiment")
-    clock.wrap(recording, "tracking store", "opened", "describe", "recorder")
+    clock.wrap(recording, "tracking store", "connect", "opened", "describe", "recorder")
     clock.wrap(outbox, "tracking store", "deliver")
     clock.wrap(registry, "log the model", "save_model", "log_model")
     train.import_tensorflow = import_everything

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from fashion_mnist.config import ARGUMENTS, CONF, GROUPS, SCHEMAS, CompareConfig, Config, Rule
+from fashion_mnist.config import ARGUMENTS, CONF, GROUPS, SCHEMAS, Config, Rule, SyncConfig
 from fashion_mnist.errors import UserError
 
 
@@ -29,15 +29,15 @@ def checked(composed: DictConfig, choices: dict[str, str], primary: str = "confi
         if group not in choices:  # Hydra would merge a list of options
             raise UserError(f"{group} takes one option; to try several one after another, use -m.")
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), composed))
+        config: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), composed))
     except ConfigKeyError as error:
         raise unknown_key(str(error.full_key), primary) from error
     except OmegaConfBaseException as error:
         reason = (error.msg or str(error)).split("\n")[0].rstrip(".")
         raise UserError(f"{error.full_key or 'the configuration'}: {reason}.") from error
     check_ranges(config)
-    assert isinstance(config, Config | CompareConfig)
-    config.data_root = str(Path(config.data_root).expanduser())
+    if not isinstance(config, SyncConfig):  # which reads no dataset
+        config.data_root = str(Path(config.data_root).expanduser())
     if isinstance(config, Config):
         check_training(config, choices)
     return config

@@ -31,6 +31,7 @@ FLAGS = FLAGS_WITH_VALUE | {
 }  # fmt: skip
 
 
+SWITCHES = {"--check-only": "check_only", "--checkout": "checkout"}  # which need no value
 TRAINING_STEPS = ("__main__", "train")
 
 
@@ -148,7 +149,9 @@ def as_overrides(arguments: Iterable[str]) -> list[str]:
         argument = rest.pop(0)
         name, equals, value = argument.partition("=")
         follows_a_value = bool(rest) and not rest[0].startswith("-") and "=" not in rest[0]
-        if not argument.startswith("--") or (name in FLAGS and not (name == "--run" and follows_a_value)):
+        if name in SWITCHES and not equals and not follows_a_value:
+            overrides.append(f"{SWITCHES[name]}=true")
+        elif not argument.startswith("--") or (name in FLAGS and not (name == "--run" and follows_a_value)):
             (flags if argument.startswith("-") else overrides).append(argument)
             if name in FLAGS_WITH_VALUE and not equals and rest:
                 flags.append(rest.pop(0))

@@ -215,4 +215,28 @@ class CompareConfig:
     overrides: list[str] = field(default_factory=list)
 
 
-SCHEMAS = {"config": Config, "compare": CompareConfig}  # by the name of the file in conf/
+@dataclass
+class ReproduceConfig:
+    """conf/reproduce.yaml: which run is made again, and how."""
+
+    data: DataConfig
+    tracking: TrackingConfig
+    run: str
+    check_only: bool
+    checkout: bool
+    tolerance: float = ruled(between(0, 1))
+    data_root: str = "data"
+    output_dir: str | None = None
+    overrides: list[str] = field(default_factory=list)
+
+
+@dataclass
+class SyncConfig:
+    """conf/sync.yaml: where to send what was kept."""
+
+    tracking: TrackingConfig
+    overrides: list[str] = field(default_factory=list)
+
+
+# By the name of the file in conf/.
+SCHEMAS = {"config": Config, "compare": CompareConfig, "reproduce": ReproduceConfig, "sync": SyncConfig}

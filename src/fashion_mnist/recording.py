@@ -1,6 +1,7 @@
 """One training as one MLflow run: opened or continued, described, told everything, and closed however it ends."""
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ from fashion_mnist.checkpoint import Checkpoint, say
 from fashion_mnist.config import Config
 from fashion_mnist.data import Card
 from fashion_mnist.errors import UserError
-from fashion_mnist.outbox import UNFINISHED, Outbox, forget
+from fashion_mnist.outbox import UNFINISHED, UNSENT, Outbox, Parcel, deliver, forget
 from fashion_mnist.tracking import MADE_UP, PARENT, SKIPPED, connect, experiment, label_step
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ def recorded(config: Config, card: Card, tags: dict[str, str], checkpoint: Check
     client = connect(config.tracking)
     run = opened(client, config, card, checkpoint)
     describe(client, run, config, card, tags)
+    for folder in sorted(UNSENT.glob(f"[0-9]*-{run.info.run_id}")):  # kept when the store was away
+        parcel = Parcel.read(folder)
+        parcel.status = None
+        deliver(client, parcel)
+        shutil.rmtree(folder)
     outbox = Outbox(client, config.tracking.uri, client.get_run(run.info.run_id))
     progress = checkpoint.progress
     for epoch in range(progress.epoch if progress else 0):  # what was not told when the training was killed

@@ -118,7 +118,11 @@ def jobs_of_sweep(config: TrackingConfig, run_id: str) -> list["Run"]:
     sweep = client.get_run(run_id)
     nested = f"tags.`mlflow.parentRunId` = '{run_id}'"
     jobs = list(client.search_runs([sweep.info.experiment_id], nested))
-    jobs += [client.get_run(key.removeprefix(tracking.SKIPPED)) for key in sweep.data.tags if key.startswith(tracking.SKIPPED)]
+    jobs += [
+        client.get_run(key.removeprefix(tracking.SKIPPED))
+        for key in sweep.data.tags
+        if key.startswith(tracking.SKIPPED)
+    ]
     return sorted(jobs, key=lambda job: job.info.start_time)
 
 

@@ -1,0 +1,77 @@
+"""Makes a run again from nothing but the tracking store, and says whether it came out the same.
+
+First it says what differs here from where the run was made: code, data, packages, machine. Then it trains again, as a
+new run that links the original, and compares the model, its weights and every metric of every epoch. With checkout=true
+the run's own code trains, from its commit and the uncommitted changes that the run has kept.
+
+Exit code: 0 identical, byte for byte; 3 equal within the tolerance; 4 different; 1 an error. With --check-only, which
+trains nothing: 0 nothing differs, 4 something does.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from fashion_mnist.cli import main
+from fashion_mnist.config import ReproduceConfig
+from fashion_mnist.verdict import Verdict
+
+if TYPE_CHECKING:
+    from fashion_mnist.original import Difference
+
+EXIT_CODES = {"identical": 0, "equal within tolerance": 3, "different": 4}
+
+
+def reproduce(config: ReproduceConfig) -> None:
+    """Compares origins, trains, compares results."""
+    from fashion_mnist import original, store, tracking, verdict
+    from fashion_mnist.data import read_card
+    from fashion_mnist.sources import prepare
+    from fashion_mnist.startup import import_tensorflow
+
+    store.check(config.tracking)
+    client = tracking.connect(config.tracking)
+    run = original.find(client, config.run)
+    settings = original.configuration(client, run, config)
+    card = read_card(prepare(settings.data, config.data_root))
+    import_tensorflow()
+    differences = original.differences(client, run, settings, card)
+    show_differences(differences, run.info.run_name or config.run)
+    if config.check_only:
+        sys.exit(EXIT_CODES["different"] if any(row.differs for row in differences) else 0)
+
+    if config.checkout:
+        again = original.train_with_own_code(client, run, settings)
+    else:
+        again = original.train_with_this_code(run, settings)
+    judged = verdict.judge(client, run, client.get_run(again), config.tolerance)
+    verdict.record(client, run, again, judged)
+    show_verdict(judged, Path(str(settings.output_dir)), again)
+    sys.exit(EXIT_CODES[judged.word])
+
+
+def show_differences(differences: "list[Difference]", name: str) -> None:
+    """Prints what the run was made of beside what is here."""
+    table = Table(title=f"What made {name}, and what is here")
+    for heading in ("", "the run", "here", ""):
+        table.add_column(heading, overflow="fold")
+    for row in differences:
+        mark = "[bold red]differs[/bold red]" if row.differs else "same"
+        table.add_row(row.what, row.there, row.here, mark)
+    Console().print(table)
+
+
+def show_verdict(judged: Verdict, folder: Path, run_id: str) -> None:
+    """Prints the verdict, and where everything lies."""
+    Console().print(
+        f"[bold]{judged.word}[/bold]: {judged.sentence}\nResults in {folder}, MLflow run {run_id}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+if __name__ == "__main__":
+    main(reproduce, "reproduce")

@@ -1,0 +1,93 @@
+"""Whether a training came out the same as another: model, weights, every metric of every epoch."""
+
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+REPRODUCES, REPRODUCTION = "reproduces", "reproduction"  # tags of a run: the original, and the verdict
+Values = dict[tuple[int, str], float]  # by step and metric
+
+
+class Verdict(NamedTuple):
+    """How two trainings compare."""
+
+    word: str  # `identical`, `equal within tolerance` or `different`
+    sentence: str
+
+
+def judge(client: "MlflowClient", original: "Run", again: "Run", tolerance: float) -> Verdict:
+    """Compares two finished runs.
+
+    Args:
+        client: of the store of both.
+        original: the first run.
+        again: the second run.
+        tolerance: how far metrics may differ and still count as equal.
+    """
+    theirs = values_of(client, original)
+    ours = values_of(client, again, names={name for _, name in theirs})
+    same_model = original.data.tags.get("model_digest") == again.data.tags.get("model_digest")
+    if ours.keys() != theirs.keys():
+        step, name = min(ours.keys() ^ theirs.keys())
+        whose = "the run" if (step, name) in theirs else "the new run"
+        return Verdict("different", f"only {whose} has {name} of epoch {step + 1}.")
+    deviations = {key: abs(ours[key] - theirs[key]) for key in sorted(ours) if ours[key] != theirs[key]}
+    if same_model and not deviations:
+        count = f"all {len(ours)} values of its metrics"
+        return Verdict("identical", f"the model is the same byte for byte, and so are {count}.")
+    said = [distance_of_weights(client, original, again)]
+    if deviations:
+        (step, name), furthest = next(iter(deviations)), max(deviations, key=lambda key: deviations[key])
+        said.append(
+            f"metrics differ first in {name} of epoch {step + 1}, and most in {furthest[1]} of epoch "
+            f"{furthest[0] + 1}, by {deviations[furthest]:.2g} (tolerance {tolerance:g})"
+        )
+    else:
+        said.append("all metrics are the same")
+    equal = max(deviations.values(), default=0.0) <= tolerance
+    return Verdict("equal within tolerance" if equal else "different", "; ".join(said) + ".")
+
+
+def values_of(client: "MlflowClient", run: "Run", names: Collection[str] | None = None) -> Values:
+    """Every value of the metrics, or of those with certain names; what the training cost is left out."""
+    if names is None:
+        names = [name for name in run.data.metrics if not name.startswith("system/")]
+    histories = {name: client.get_metric_history(run.info.run_id, name) for name in sorted(names)}
+    return {(point.step, name): point.value for name, history in histories.items() for point in history}
+
+
+def distance_of_weights(client: "MlflowClient", original: "Run", again: "Run") -> str:
+    """How far the weights of the models that two runs logged are apart, in words."""
+    from fashion_mnist import saving
+    from fashion_mnist.registry import keras_file
+
+    with tempfile.TemporaryDirectory() as temporary:
+        weights = [
+            saving.load(keras_file(client, f"runs:/{run.info.run_id}/model", Path(temporary, run.info.run_id)))
+            for run in (original, again)
+        ]
+        one, other = ([(weight.path, np.asarray(weight)) for weight in model.weights] for model in weights)
+    if [array.shape for _, array in one] != [array.shape for _, array in other]:
+        return "the weights have other shapes"
+    apart = [(name, float(np.abs(a - b).max())) for (name, a), (_, b) in zip(one, other, strict=True) if (a != b).any()]
+    if not apart:
+        return "all weights are the same, but the files of the models are not"
+    furthest = max(apart, key=lambda pair: pair[1])
+    return f"weights differ first in {apart[0][0]}, and most in {furthest[0]}, by {furthest[1]:.2g}"
+
+
+def record(client: "MlflowClient", original: "Run", again: str, judged: Verdict) -> None:
+    """Links the new run with the original, and puts the verdict into it."""
+    link = f"#/experiments/{original.info.experiment_id}/runs/{original.info.run_id}"
+    note = client.get_run(again).data.tags.get("mlflow.note.content", "")
+    words = f"Reproduces [{original.info.run_name}]({link}): **{judged.word}**, {judged.sentence}"
+    client.set_tag(again, REPRODUCES, original.info.run_id)
+    client.set_tag(again, REPRODUCTION, judged.word)
+    client.set_tag(again, "mlflow.note.content", f"{words}\n\n{note}")

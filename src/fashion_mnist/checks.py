@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import functools
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def checked(composed: DictConfig, choices: dict[str, str], primary: str = "confi
     for group in {item.name for item in dataclasses.fields(schema)} & set(GROUPS):
         if group not in choices:  # Hydra would merge a list of options
             raise UserError(f"{group} takes one option; to try several one after another, use -m.")
+    check_types(OmegaConf.to_container(composed), schema)
     try:
         config: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), composed))
     except ConfigKeyError as error:
@@ -58,6 +60,10 @@ def check_training(config: Config, choices: dict[str, str]) -> None:
         for key, value in getattr(config, group).items():
             if example and key not in example:
                 raise unknown_key(f"{group}.{key}")
+            if key == "_target_" and value != example.get(key, value):
+                raise UserError(
+                    f"{group}._target_ cannot be set; a file in conf/{group} makes it an option of {group}."
+                )
             check_argument(f"{group}.{key}", value, example.get(key, value), ARGUMENTS.get(key))
 
 
@@ -67,6 +73,22 @@ def example_of(group: str, option: str | None) -> dict[str, Any]:
     content: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
     below = [base for base in content.pop("defaults", []) if isinstance(base, str) and base != "_self_"]
     return functools.reduce(lambda built, base: built | example_of(group, base), below, {}) | content
+
+
+def check_types(section: Any, schema: type, prefix: str = "") -> None:
+    """Checks what OmegaConf would turn into the type that is asked for: any number into true, lists into texts.
+
+    Raises:
+        UserError: the first value of another type, named with its full key.
+    """
+    for name, kind in typing.get_type_hints(schema).items():
+        value, kinds = section.get(name), (kind, *typing.get_args(kind))
+        if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+            check_types(value, typing.cast(type, kind), f"{prefix}{name}.")
+        elif bool in kinds and isinstance(value, int) and value not in (0, 1):
+            raise UserError(f"{prefix}{name} must be true or false, got {value}.")
+        elif list[str] in kinds and isinstance(value, list) and any(isinstance(each, list | dict) for each in value):
+            raise UserError(f"{prefix}{name} must be a list of texts, got {value}.")
 
 
 def check_ranges(section: Any, prefix: str = "") -> None:
@@ -111,6 +133,8 @@ def type_name(example: Any) -> str:
 def unknown_key(key: str, primary: str = "config") -> UserError:
     """The error for a key that does not exist: names the near one that does, or the option that has it."""
     known = known_keys(primary)
+    if key in GROUPS:
+        return UserError(f"{key} takes the name of one of its options; --help lists them.")
     if key in known:
         group, _, name = key.partition(".")
         having = [file.stem for file in sorted((CONF / group).glob("*.yaml")) if name in OmegaConf.load(file)]

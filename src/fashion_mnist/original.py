@@ -148,9 +148,7 @@ def differences(client: "MlflowClient", run: "Run", settings: Config, card: Card
         "keras": "Keras",
         "device": "machine",
     }
-    rows = [
-        Difference(name, shown(key, there.get(key, "unknown")), shown(key, here[key])) for key, name in names.items()
-    ]
+    rows = [Difference(name, shown(there, key), shown(here, key)) for key, name in names.items()]
     kept = artifact(client, run, lineage.PATCH) if there.get("git_dirty") == "true" else ""
     changes = [changes_of(kept), changes_of(lineage.uncommitted().decode(errors="surrogateescape"))]
     return [rows[0], Difference("uncommitted changes", *changes), *rows[1:]]

@@ -1,0 +1,233 @@
+"""Interrupted trainings go on: the same bytes, in the same MLflow run, and nobody is misled about it."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import pytest
+from conftest import TINY, assert_one_sentence, run_step
+from mlflow.entities import Run
+
+from fashion_mnist import checkpoint, lineage
+from fashion_mnist.checkpoint import FOLDER, Checkpoint
+from fashion_mnist.config import Config
+from fashion_mnist.data import read_card
+from fashion_mnist.errors import UserError
+from fashion_mnist.train import train
+
+Compose = Callable[..., Config]
+EPOCHS = 3
+KINDS = {
+    "dropout and augmentation": ["model=mlp_dropout", "augment=standard"],
+    "a schedule": ["optimizer=sgd", "trainer.schedule=one_cycle"],
+    "batch normalisation": ["model=resnet", "model.filters=[4]", "model.blocks=1"],
+    "early stopping": ["trainer.patience=1", "optimizer.learning_rate=0.02"],
+    "layers that thaw": [
+        "model=transfer", "model.weights=random", "model.side=32", "trainer.frozen_epochs=1", "trainer.fine_tuning=0.1",
+    ],
+}  # fmt: skip
+
+
+@contextmanager
+def interruption(after: int) -> Iterator[None]:
+    """Interrupts trainings once so many epochs are done."""
+    write = Checkpoint.write
+
+    def write_and_stop(self: Checkpoint, progress: checkpoint.Progress, arrays: checkpoint.Arrays) -> None:
+        write(self, progress, arrays)
+        if progress.epoch == after:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "write", write_and_stop)
+        with pytest.raises(KeyboardInterrupt, match=r"epochs are done; the same command goes on from there\."):
+            yield
+
+
+def client() -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+
+
+def runs() -> list[Run]:
+    return client().search_runs([place.experiment_id for place in client().search_experiments()])
+
+
+def steps(run: Run, metric: str) -> list[int]:
+    return [point.step for point in client().get_metric_history(run.info.run_id, metric)]
+
+
+def results() -> dict[str, bytes]:
+    files = [file for kind in ("models", "metrics", "plots") for file in Path(kind).rglob("*") if file.is_file()]
+    return {str(file): file.read_bytes() for file in files}
+
+
+def left() -> list[Path]:
+    return [file for file in FOLDER.rglob("*") if file.is_file()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupted_training_ends_in_the_bytes_of_an_undisturbed_one(kind: str, tiny: Compose) -> None:
+    config = tiny(*KINDS[kind], f"trainer.epochs={EPOCHS}")
+    train(config)
+    undisturbed = results()
+    with interruption(after=2):
+        train(config)
+    train(config)
+    assert results() == undisturbed
+
+
+def test_a_training_goes_on_in_its_run_without_doubled_or_missing_steps(
+    tiny: Compose, capsys: pytest.CaptureFixture
+) -> None:
+    config = tiny(f"trainer.epochs={EPOCHS}")
+    with interruption(after=2):
+        train(config)
+    (run,) = runs()
+    assert run.info.status == "KILLED"
+    run_id = train(config)
+    said = capsys.readouterr().err
+    assert f"Run {run_id} " in said
+    assert "was interrupted; it goes on after epoch 2." in said
+    (run,) = runs()
+    assert (run.info.run_id, run.info.status) == (run_id, "FINISHED")
+    assert all(steps(run, metric) == [*range(EPOCHS)] for metric in ("loss", "accuracy", "val_loss", "val_accuracy"))
+    assert steps(run, "system/training_seconds") == [0]
+    assert len(run.outputs.model_outputs if run.outputs else []) == 1
+    assert not left()
+
+
+def test_what_a_killed_process_had_not_told_is_told_by_the_next(tiny: Compose) -> None:
+    config = tiny(f"trainer.epochs={EPOCHS}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fashion_mnist.outbox.deliver", lambda *_: None)  # as if there had been no time for it
+        with interruption(after=2):
+            train(config)
+    (run,) = runs()
+    assert run.info.status == "RUNNING"
+    assert not run.data.metrics
+    train(config)
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+    assert steps(run, "val_loss") == [*range(EPOCHS)]
+
+
+def test_a_training_that_was_killed_before_its_first_epoch_leaves_no_orphan(tiny: Compose) -> None:
+    config = tiny()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fashion_mnist.outbox.deliver", lambda *_: None)
+        patch.setattr("fashion_mnist.fit.fit", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(config)
+    assert [run.info.status for run in runs()] == ["RUNNING"]
+    train(config)
+    assert [run.info.status for run in runs()] == ["FINISHED"]
+
+
+def test_a_finished_training_starts_anew_when_it_is_asked_for_again(tiny: Compose) -> None:
+    assert train(tiny()) != train(tiny())
+
+
+def test_another_configuration_does_not_go_on_from_there(tiny: Compose) -> None:
+    with interruption(after=1):
+        train(tiny())
+    train(tiny("seed=1"))
+    assert sorted(run.info.status for run in runs()) == ["FINISHED", "KILLED"]
+
+
+@pytest.mark.parametrize("kind", ["code", "TensorFlow", "Keras", "device"])
+def test_a_checkpoint_of_other_origin_is_recognised(
+    kind: str, tiny: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    with interruption(after=1):
+        train(tiny())
+    here = checkpoint.origin()
+    if kind == "code":
+        monkeypatch.setattr(lineage, "code_digest", lambda: "other")
+    monkeypatch.setattr(checkpoint, "origin", lambda: {**here, kind: "other"})
+    with pytest.raises(UserError, match=f"was made with other {kind}.*trainer.resume=never"):
+        train(tiny("trainer.resume=required"))
+    train(tiny())
+    assert f"was made with other {kind} ({here[kind]}, here other): training starts anew." in capsys.readouterr().err
+    assert not left()
+
+
+@pytest.mark.parametrize("kept", [0, 100, -1])
+def test_a_damaged_checkpoint_is_recognised(kept: int, tiny: Compose, capsys: pytest.CaptureFixture) -> None:
+    with interruption(after=1):
+        train(tiny())
+    (file,) = left()
+    file.write_bytes(file.read_bytes()[:kept])
+    train(tiny())
+    assert "is damaged: training starts anew." in capsys.readouterr().err
+    (run,) = runs()
+    assert steps(run, "loss") == [0, 1]
+
+
+def test_resume_never_starts_anew(tiny: Compose) -> None:
+    with interruption(after=1):
+        train(tiny())
+    again = train(tiny("trainer.resume=never"))
+    assert {run.info.run_id: run.info.status for run in runs()}[again] == "FINISHED"
+    assert sorted(run.info.status for run in runs()) == ["FINISHED", "KILLED"]
+    assert not any("unfinished" in run.data.tags for run in runs())
+
+
+def test_resume_required_refuses_to_start_anew(tiny: Compose) -> None:
+    with pytest.raises(UserError, match=r"there is no checkpoint .*mlp-seed0.* to go on from"):
+        train(tiny("trainer.resume=required"))
+    assert not runs()
+    with interruption(after=1):
+        train(tiny())
+    train(tiny("trainer.resume=required"))
+    assert [run.info.status for run in runs()] == ["FINISHED"]
+
+
+def test_two_processes_do_not_share_a_checkpoint(tiny: Compose, capsys: pytest.CaptureFixture) -> None:
+    config = tiny()
+    with Checkpoint(config, read_card(Path(config.data_root) / "synthetic")) as other:
+        train(config)
+        assert "Another process trains the same at this moment" in capsys.readouterr().err
+        other.file.parent.mkdir(exist_ok=True)
+        other.file.touch()
+        with pytest.raises(UserError, match="another process is just using"):
+            train(tiny("trainer.resume=required"))
+    assert [run.info.status for run in runs()] == ["FINISHED"]
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_started_again_trains_only_what_is_missing(workplace: Path, tiny_data: Path) -> None:
+    sweep = [*TINY, f"data_root={tiny_data}", "-m", "optimizer.learning_rate=0.001,1e30"]
+    for attempt in range(2):
+        done = run_step(*sweep)
+        assert done.returncode == 1
+        assert "diverged" in done.stderr
+        assert done.stderr.count("finished already") == attempt
+        assert sorted(run.info.status for run in runs()) == ["FAILED", "FAILED", "FINISHED"]  # with the sweep itself
+
+
+@pytest.mark.slow
+def test_a_sweep_that_was_killed_goes_on_in_its_own_run(workplace: Path, tiny_data: Path) -> None:
+    sweep = [*TINY, f"data_root={tiny_data}", "-m", "seed=0,1,2"]
+    assert run_step(*sweep).returncode == 0
+    (parent,) = [run for run in runs() if "sweep" in run.data.tags]
+    (last,) = [run for run in runs() if run.data.tags.get("seed") == "2"]
+    client().delete_run(last.info.run_id)  # as if it had never come to it
+    client().update_run(parent.info.run_id, "RUNNING")
+    shutil.rmtree("multirun")
+    again = run_step(*sweep)
+    assert again.stderr.count("finished already") == 2
+    assert f"The sweep goes on in run {parent.info.run_id}" in again.stderr
+    parents = [run for run in runs() if "sweep" in run.data.tags]
+    assert [(run.info.run_id, run.info.status) for run in parents] == [(parent.info.run_id, "FINISHED")]
+    children = [run for run in runs() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert sorted(run.data.tags["seed"] for run in children) == ["0", "1", "2"]
+    assert run_step(*sweep, "skip_finished=false").returncode == 0
+    assert len([run for run in runs() if "sweep" in run.data.tags]) == 2
+
+
+def test_whether_to_go_on_is_one_of_three_words(workplace: Path) -> None:
+    assert_one_sentence(run_step("trainer.resume=maybe"), "trainer.resume must be one of auto, never, required")

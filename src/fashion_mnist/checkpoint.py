@@ -19,6 +19,7 @@ from typing import Self
 import numpy as np
 
 from fashion_mnist import lineage
+from fashion_mnist.atomic import complete
 from fashion_mnist.config import Config
 from fashion_mnist.data import Card
 from fashion_mnist.errors import UserError
@@ -128,25 +129,17 @@ class Checkpoint:
         if not self.ours:
             return
         about = json.dumps({**asdict(progress), "origin": self.origin}).encode()
-        partial = self.file.with_name(f".{self.file.name}.partial")
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                np.savez(file, allow_pickle=False, about=np.frombuffer(about, np.uint8), **arrays)
-            # A crash of the whole machine can leave a damaged file, which is recognised, and costs less than a
-            # wait for the disk after each epoch.
-            partial.replace(self.file)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            so_far = f"; the same command then goes on after epoch {progress.epoch - 1}" if self.file.is_file() else ""
-            raise UserError(f"cannot write {self.file} ({error.strerror}): mend that{so_far}.") from error
+        # A crash of the whole machine can leave a damaged file, which is recognised, and costs less than a wait for the
+        # disk after each epoch.
+        with complete(self.file) as partial:
+            np.savez(partial, allow_pickle=False, about=np.frombuffer(about, np.uint8), **arrays)
         self.progress = progress
 
     def remove(self) -> None:
         """Removes what is not needed any more."""
         if self.ours:
-            self.file.unlink(missing_ok=True)
-            self.file.with_name(f".{self.file.name}.partial").unlink(missing_ok=True)
+            for file in (self.file, *FOLDER.glob(f".*.{self.file.name}")):
+                file.unlink(missing_ok=True)
 
 
 def origin() -> dict[str, str]:

@@ -87,8 +87,13 @@ def check_types(section: Any, schema: type, prefix: str = "") -> None:
             check_types(value, typing.cast(type, kind), f"{prefix}{name}.")
         elif bool in kinds and isinstance(value, int) and value not in (0, 1):
             raise UserError(f"{prefix}{name} must be true or false, got {value}.")
-        elif list[str] in kinds and isinstance(value, list) and any(isinstance(each, list | dict) for each in value):
+        elif list[str] in kinds and any(isinstance(each, list | dict) for each in nested(value)):
             raise UserError(f"{prefix}{name} must be a list of texts, got {value}.")
+
+
+def nested(value: Any) -> list[Any]:
+    """What a value consists of: the elements of a list, or else itself."""
+    return value if isinstance(value, list) else [value]
 
 
 def check_ranges(section: Any, prefix: str = "") -> None:
@@ -115,7 +120,9 @@ def check_argument(key: str, value: Any, example: Any, rule: Rule | None) -> Non
         if not isinstance(value, list):
             raise UserError(f"{key} must be a list such as {example}, got {value!r}.")
         for index, element in enumerate(value):
-            check_argument(f"{key}[{index}]", element, example[0] if example else element, rule)
+            # Of an empty list nobody can tell what goes into it; what has a rule is a number.
+            of_elements = example[0] if example else 1 if rule else element
+            check_argument(f"{key}[{index}]", element, of_elements, rule)
         return
     types = (int, float) if isinstance(example, float) else type(example)
     if not isinstance(value, types) or isinstance(value, bool) != isinstance(example, bool):

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fashion_mnist.atomic import complete
 from fashion_mnist.data import Split
 
 RIGHT, WRONG = "tab:blue", "tab:red"  # as in the tutorials: blue titles for right predictions, red for wrong ones
@@ -14,8 +15,8 @@ RIGHT, WRONG = "tab:blue", "tab:red"  # as in the tutorials: blue titles for rig
 
 def write(figure: Figure, file: Path) -> None:
     """Writes a figure as PNG; the same figure always gives the same bytes."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=120, facecolor="white")
+    with complete(file) as partial:
+        figure.savefig(partial, dpi=120, facecolor="white")
 
 
 def samples(split: Split, class_names: Sequence[str], title: str, columns: int = 12) -> Figure:

@@ -1,7 +1,6 @@
 """A comparison for people and machines: tables in the terminal, Markdown, JSON; and the page of page.py."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fashion_mnist import tables
+from fashion_mnist.atomic import complete
 from fashion_mnist.comparison import Comparison, Group, Verdict
 from fashion_mnist.page import Pictures, as_html
 
@@ -49,19 +49,14 @@ def show(comparison: Comparison, files: Sequence[Path]) -> None:
 
 def write(comparison: Comparison, folder: Path, pictures: Pictures | None) -> list[Path]:
     """Writes comparison.json, .md and .html; each is complete or not there."""
-    folder.mkdir(parents=True, exist_ok=True)
     contents = {
         "comparison.json": json.dumps(as_json(comparison), indent=1, allow_nan=False) + "\n",
         "comparison.md": as_markdown(comparison),
         "comparison.html": as_html(comparison, pictures),
     }
     for name, content in contents.items():
-        partial = folder / f".{os.getpid()}.{name}"  # two comparisons may write at the same time
-        try:
+        with complete(folder / name) as partial:
             partial.write_text(content, encoding="utf-8")
-            partial.replace(folder / name)
-        finally:
-            partial.unlink(missing_ok=True)
     return [folder / name for name in contents]
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fashion_mnist.atomic import complete
 from fashion_mnist.errors import UserError
 
 LARGEST = 1 << 25  # bytes of one array of predictions; a million probabilities of ten classes take 20 MB
@@ -17,14 +18,13 @@ LARGEST = 1 << 25  # bytes of one array of predictions; a million probabilities 
 
 def write_metrics(file: Path, metrics: Mapping[str, float]) -> None:
     """Writes named numbers, for `dvc metrics`."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    with complete(file) as partial:
+        partial.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
 
 def write_table(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes rows with the same keys, for `dvc plots` and spreadsheets."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", newline="") as opened:
+    with complete(file) as partial, partial.open("w", newline="") as opened:
         writer = csv.DictWriter(opened, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -47,11 +47,10 @@ def write_predictions(file: Path, labels: np.ndarray, probabilities: np.ndarray)
         probabilities: float32 (n, classes); kept as float16, and the most probable class beside it, since rounding
             can make two classes equal.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     predicted = probabilities.argmax(axis=1).astype(np.uint8)
-    np.savez_compressed(
-        file, labels=labels.astype(np.uint8), predicted=predicted, probabilities=probabilities.astype(np.float16)
-    )
+    content = {"labels": labels.astype(np.uint8), "predicted": predicted}
+    with complete(file) as partial:
+        np.savez_compressed(partial, allow_pickle=False, **content, probabilities=probabilities.astype(np.float16))
 
 
 def read_predictions(file: Path) -> Predictions:

@@ -1,13 +1,14 @@
 """The model as a file: the same weights always give the same bytes, and a file is either complete or not there."""
 
 import json
-import os
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from fashion_mnist.atomic import complete
 from fashion_mnist.errors import UserError
 
 NO_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip archive can hold
@@ -38,13 +39,11 @@ def save(model: keras.Model, file: Path) -> keras.Model:
     Returns:
         The model as it was saved.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    dated = file.with_name(f".{os.getpid()}.dated.keras")
-    undated = file.with_name(f".{os.getpid()}.keras")
-    try:
-        plain = type(model).from_config(model.get_config())  # `clone_model` would take the optimizer along
-        for new, trained in zip(plain.variables, model.variables, strict=True):  # with the seeds of dropout
-            new.assign(trained)
+    plain = type(model).from_config(model.get_config())  # `clone_model` would take the optimizer along
+    for new, trained in zip(plain.variables, model.variables, strict=True):  # with the seeds of dropout
+        new.assign(trained)
+    with complete(file) as undated, tempfile.TemporaryDirectory(prefix="fashion-mnist-") as temporary:
+        dated = Path(temporary) / file.name
         plain.save(dated)
         with zipfile.ZipFile(dated) as source, zipfile.ZipFile(undated, "w") as target:
             for entry in source.infolist():
@@ -52,11 +51,7 @@ def save(model: keras.Model, file: Path) -> keras.Model:
                 if entry.filename == "metadata.json":
                     content = json.dumps({**json.loads(content), "date_saved": "1980-01-01@00:00:00"}).encode()
                 target.writestr(zipfile.ZipInfo(entry.filename, NO_DATE), content)
-        undated.replace(file)
-        return plain
-    finally:
-        dated.unlink(missing_ok=True)
-        undated.unlink(missing_ok=True)
+    return plain
 
 
 def load(file: Path) -> keras.Model:

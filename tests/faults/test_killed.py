@@ -80,7 +80,7 @@ def job(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[l
 
 def results() -> dict[str, bytes]:
     files = [file for kind in RESULTS for file in Path(kind).rglob("*") if file.is_file()]
-    return {str(file): file.read_bytes() for file in files if not file.name.startswith(".")}
+    return {str(file): file.read_bytes() for file in files}
 
 
 def new_runs(before: set[str]) -> list[Run]:
@@ -130,7 +130,9 @@ def attempt(job: list[str], wanted: dict[str, bytes], kill: Callable[[], None]) 
 
 
 def left() -> list[Path]:
-    return [file for file in Path("checkpoints").rglob("*") if file.is_file()]
+    """Half-written files, and checkpoints."""
+    kept = [file for file in Path("checkpoints").rglob("*") if file.is_file()]
+    return kept + [file for kind in RESULTS for file in Path(kind).rglob(".*")]
 
 
 @pytest.mark.slow

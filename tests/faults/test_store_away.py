@@ -1,0 +1,206 @@
+"""The tracking server goes away in the middle of a training; many trainings at once share a database."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+import requests
+from conftest import TINY, run_step
+from mlflow.entities import Run
+
+EPOCH_SECONDS = 0.05  # about what one takes with a thousand images
+
+
+class Server:
+    """MLflow's own server, which can be stopped, killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.folder, self.url = folder, f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Starts it, and waits until it answers."""
+        store = f"sqlite:///{self.folder}/mlflow.db"
+        command = ["server", "--workers", "1", "--port", str(self.port), "--backend-store-uri", store]
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *command, "--artifacts-destination", str(self.folder / "artifacts")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
+        for _ in range(300):
+            try:
+                requests.get(f"{self.url}/health", timeout=1).raise_for_status()
+                return
+            except requests.RequestException:
+                time.sleep(0.2)
+
+    def send(self, kind: signal.Signals) -> None:
+        """Sends a signal to the server and its workers."""
+        os.killpg(self.process.pid, kind)
+        if kind == signal.SIGKILL:
+            self.process.wait()
+
+
+@pytest.fixture
+def server(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    server = Server(workplace)
+    server.start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    yield server
+    server.send(signal.SIGKILL)
+
+
+def training(seconds: float, tiny_data: Path) -> subprocess.Popen[str]:
+    """The main job with so many epochs that training takes about as long."""
+    overrides = [*TINY[:-1], f"trainer.epochs={round(seconds / EPOCH_SECONDS)}", f"data_root={tiny_data}"]
+    command = [sys.executable, "-m", "fashion_mnist", *overrides]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_epochs(client: mlflow.MlflowClient) -> Run:
+    """Waits until the run has told its first epochs."""
+    for _ in range(300):
+        for run in client.search_runs([place.experiment_id for place in client.search_experiments()]):
+            if "loss" in run.data.metrics:
+                return run
+        time.sleep(0.2)
+    raise TimeoutError("no run has started")
+
+
+def what_is_wrong(run_id: str) -> list[str]:
+    """What the run lacks, or has twice."""
+    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    run = client.get_run(run_id)
+    wrong = [f"it is {run.info.status}"] * (run.info.status != "FINISHED")
+    wrong += ["it is marked as unfinished"] * ("unfinished" in run.data.tags)
+    epochs = int(run.data.params["trainer.epochs"])
+    by_epoch = dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), epochs)
+    for name, count in {**by_epoch, "test_accuracy": 1, "system/training_seconds": 1}.items():
+        steps = [point.step for point in client.get_metric_history(run_id, name)]
+        wrong += [f"{name} has steps {steps}"] * (steps != [*range(count)])
+    models = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
+    wrong += [f"it has {len(models)} models"] * ([f"{model.status}" for model in models] != ["READY"])
+    files = {file.path for folder in ("", "plots", "predictions") for file in client.list_artifacts(run_id, folder)}
+    needed = {"config.yaml", "model_summary.txt", "plots/learning_curves.png", "predictions/test.npz"}
+    wrong += [f"it lacks {needed - files}"] * (not needed <= files)
+    if not wrong:
+        mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+        mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
+    return wrong
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_a_server_that_is_away_for_a_while_costs_nothing(
+    how: str, server: Server, tiny_data: Path, full: bool, survived: Callable
+) -> None:
+    away = 30 if full else 6
+    client = mlflow.MlflowClient(server.url)
+    process = training(2 * away, tiny_data)
+    run = wait_for_epochs(client)
+    server.send(signal.SIGSTOP if how == "stopped" else signal.SIGKILL)
+    time.sleep(away)
+    if how == "stopped":
+        server.send(signal.SIGCONT)
+    else:
+        server.start()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    if "python -m fashion_mnist.sync" in errors:  # the server took longer to start than the training to end
+        assert run_step(step="sync").returncode == 0
+    wrong = what_is_wrong(run.info.run_id)
+    assert not wrong, (wrong, errors)
+    assert not [file for file in Path("checkpoints").rglob("*") if file.is_file()]
+    survived(f"tracking server {how} for 30 s in the middle of a training, then back", 1, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_server_that_never_comes_back_is_told_by_sync(server: Server, tiny_data: Path, survived: Callable) -> None:
+    process = training(8, tiny_data)
+    run = wait_for_epochs(mlflow.MlflowClient(server.url))
+    server.send(signal.SIGKILL)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "training goes on" in errors
+    assert "python -m fashion_mnist.sync" in errors
+    assert "test accuracy" in output
+    refused = run_step(step="sync")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: not everything could be sent")
+    server.start()
+    for sentence in (f"Run {run.info.run_id} is complete.", "Everything has been sent."):
+        done = run_step(step="sync")
+        assert done.returncode == 0, done.stderr
+        assert sentence in done.stdout
+        assert not what_is_wrong(run.info.run_id)
+    assert not [file for file in Path("checkpoints").rglob("*") if file.is_file()]
+    survived("tracking server killed for good in the middle of a training, told by `sync` afterwards", 1, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_sync_that_is_killed_is_done_by_the_next(
+    server: Server, tiny_data: Path, full: bool, survived: Callable
+) -> None:
+    process = training(4, tiny_data)
+    run = wait_for_epochs(mlflow.MlflowClient(server.url))
+    server.send(signal.SIGKILL)
+    assert process.wait(120) == 0
+    server.start()
+    shutil.copytree(server.folder / "checkpoints", server.folder / "kept")
+    count = 5 if full else 2
+    for number in range(count):
+        killed = subprocess.Popen([sys.executable, "-m", "fashion_mnist.sync"], stdout=subprocess.DEVNULL)
+        time.sleep(1.5 + 0.3 * number)
+        killed.kill()
+        killed.wait()
+    if not any((server.folder / "checkpoints/unsent").iterdir()):  # it was quick: as if it had been killed at the end
+        shutil.copytree(server.folder / "kept", server.folder / "checkpoints", dirs_exist_ok=True)
+    assert run_step(step="sync").returncode == 0
+    assert not what_is_wrong(run.info.run_id)
+    survived("`sync` killed in the middle, then started again", count, count)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("database", ["fresh", "existing"])
+def test_trainings_at_once_share_one_database(
+    database: str, workplace: Path, tiny_data: Path, full: bool, survived: Callable
+) -> None:
+    if database == "fresh":
+        Path("mlflow.db").unlink()
+    count = 8 if full else 3
+    job = [sys.executable, "-m", "fashion_mnist", *TINY, f"data_root={tiny_data}"]
+    processes = [
+        subprocess.Popen(
+            [*job, f"seed={seed}", f"output_dir=out/{seed}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for seed in range(count)
+    ]
+    errors = [process.communicate(timeout=500)[1] for process in processes]
+    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    assert sum(place.name == "test" for place in client.search_experiments()) == 1
+    (place,) = [place.experiment_id for place in client.search_experiments() if place.name == "test"]
+    runs = client.search_runs([place])
+    assert len(runs) == count
+    complete = [run for run in runs if run.info.status == "FINISHED" and not what_is_wrong(run.info.run_id)]
+    assert not any("locked" in error for error in errors), errors
+    survived(f"8 trainings at once on one {database} SQLite database", len(complete), count)

@@ -4,7 +4,8 @@
     uv run python docs/results.py --check   # writes nothing; the exit code says whether everything is up to date
 
 Read are `metrics/`, which `dvc repro` makes, the study in `docs/study/`, which `docs/study.py` makes, and the
-accuracies over seeds in `docs/accuracy.json`, which `benchmarks/accuracy.py --json docs/accuracy.json` makes.
+accuracies over seeds in `docs/accuracy.json`, which `benchmarks/accuracy.py --json docs/accuracy.json` makes, and the
+faults in `docs/faults.json`, which `pytest tests/faults --full` writes.
 """
 
 import argparse
@@ -51,6 +52,7 @@ def main() -> None:
     readme = (ROOT / "README.md").read_text()
     readme = between(readme, "results", variants_table(ROOT))
     readme = between(readme, "presets", presets_table(accuracies))
+    readme = between(readme, "faults", faults_table(json.loads((ROOT / "docs/faults.json").read_text())))
     texts = {ROOT / "README.md": readme, ROOT / "docs/exercises.md": exercises_page(accuracies)}
     if arguments.check:
         stale = [file.name for file, text in texts.items() if not file.is_file() or file.read_text() != text]
@@ -67,6 +69,12 @@ def between(text: str, name: str, table: str) -> str:
     if count != 1:
         sys.exit(f"error: the comments around the table {name} are missing.")
     return changed
+
+
+def faults_table(faults: dict[str, tuple[int, int]]) -> str:
+    """Every fault that tests/faults/ drives, and how often it was survived."""
+    rows = [f"| {fault} | {count:,} of {of:,} |" for fault, (count, of) in faults.items()]
+    return "\n".join(["| fault | survived |", "| --- | ---: |", *rows])
 
 
 def variants_table(root: Path) -> str:

@@ -61,7 +61,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for fault, (count, of) in faults.items():
         terminalreporter.write_line(f"survived {count:,} of {of:,}: {fault}")
     if faults and config.getoption("--full"):
-        (ROOT / "docs/faults.json").write_text(json.dumps(faults, indent=2) + "\n")
+        file = ROOT / "docs/faults.json"
+        known = json.loads(file.read_text()) if file.is_file() else {}
+        file.write_text(json.dumps(dict(sorted({**known, **faults}.items())), indent=2) + "\n")
 
 
 @pytest.fixture(scope="session")

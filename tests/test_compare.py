@@ -313,7 +313,8 @@ def test_models_of_drawn_garments_are_never_promoted(add: Add, capsys: pytest.Ca
 def test_what_the_pipeline_has_built_is_compared_without_a_store(tiny: Callable, capsys: pytest.CaptureFixture) -> None:
     for variant in ("linear", "mlp"):
         config = tiny(f"model={variant}", "trainer.epochs=1")
-        evaluate(config, train(config))
+        train(config)
+        evaluate(config)
     report = compared("variants=[linear,mlp]")
     assert [group["n"] for group in report["groups"]] == [1, 1]
     assert "runs" not in report["facts"]

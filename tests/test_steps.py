@@ -181,17 +181,24 @@ def test_a_sweep_of_evaluations_takes_the_models_where_they_are(tiny: Compose, t
     assert len(all_runs()) == 2
 
 
-@pytest.mark.parametrize(("swept", "runs"), [([], 1), (["-m", "seed=0,1"], 2)], ids=["run", "sweep"])
-def test_ctrl_c_marks_the_run_as_killed(swept: list[str], runs: int, workplace: Path, tiny_data: Path) -> None:
+@pytest.mark.parametrize(
+    ("swept", "runs", "kind"),
+    [([], 1, signal.SIGINT), ([], 1, signal.SIGTERM), (["-m", "seed=0,1"], 2, signal.SIGINT)],
+    ids=["run", "run of a scheduler", "sweep"],
+)
+def test_ctrl_c_marks_the_run_as_killed_and_says_how_to_go_on(
+    swept: list[str], runs: int, kind: signal.Signals, workplace: Path, tiny_data: Path
+) -> None:
     keys = [*TINY, f"data_root={tiny_data}", "trainer.epochs=100000", *swept]
     command = [sys.executable, "-m", "fashion_mnist.train", *keys]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     assert any("Epoch 3/" in line for line in process.stdout)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(kind)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "Traceback" not in output
+    assert " of 100000 epochs are done; the same command goes on from there." in output
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     assert [run.info.status for run in all_runs()] == ["KILLED"] * runs
 

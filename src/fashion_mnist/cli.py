@@ -201,7 +201,7 @@ def explain(error: BaseException, primary: str = "config") -> str | None:
         case OSError(filename=str() as filename):
             return f"cannot use {filename}: {error.strerror}."
         case Exception() if type(error).__name__ == "MlflowException":  # known by name: its import takes seconds
-            return f"MLflow refuses: {str(error).splitlines()[0]}"
+            return f"MLflow refuses: {str(error).splitlines()[0].partition(' (Caused by')[0]}"
     return None
 
 

@@ -56,6 +56,7 @@ def connect(config: TrackingConfig) -> "MlflowClient":
         "mlflow.pyfunc",
     ):
         logging.getLogger(chatter).setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # each retry; we say it once
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # that uv's environments hold no pip
     try:
         # A new database is set up on its first use, and two processes must not do so at once.

@@ -1,0 +1,129 @@
+"""The disk is full while something is written: one clear error, and what was there before is as it was."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+from conftest import TINY, run_step
+
+EPOCHS = ["trainer.epochs=4"]
+Disk = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def small_disk(workplace: Path) -> Iterator[Disk]:
+    """Puts a disk of a certain size, which lies in memory, in the place of a folder; again, it gets another size."""
+    mounted: list[Path] = []
+
+    def mount(name: str, size: str) -> Path:
+        folder = workplace / name
+        folder.mkdir(parents=True, exist_ok=True)
+        again = ["-o", f"remount,size={size}"] if folder in mounted else ["-t", "tmpfs", "-o", f"size={size}", "tmpfs"]
+        if subprocess.run(["mount", *again, str(folder)], capture_output=True).returncode:
+            pytest.skip("only a superuser may mount a disk")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in dict.fromkeys(mounted):
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def sentence(process: subprocess.CompletedProcess[str]) -> str:
+    """The one error of a process that must have failed."""
+    assert process.returncode == 1, process.stdout + process.stderr
+    lines = process.stderr.strip().splitlines()
+    assert len(lines) == 1, process.stderr
+    assert lines[0].startswith("error: ")
+    assert "No space left on device" in lines[0] or "disk is full" in lines[0]
+    return lines[0]
+
+
+def job(tiny_data: Path, *overrides: str) -> list[str]:
+    return [*TINY, *EPOCHS, f"data_root={tiny_data}", *overrides]
+
+
+def runs() -> list[str]:
+    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    places = [place.experiment_id for place in client.search_experiments()]
+    return [run.info.status for run in client.search_runs(places)]
+
+
+def files(*folders: str) -> dict[str, bytes]:
+    found = [file for folder in folders for file in Path(folder).rglob("*") if file.is_file()]
+    return {str(file): file.read_bytes() for file in found}
+
+
+def fill(file: Path) -> None:
+    with file.open("wb", buffering=0) as opened:
+        while True:
+            opened.write(bytes(4096))
+
+
+@pytest.mark.slow
+def test_full_while_a_checkpoint_is_written(small_disk: Disk, tiny_data: Path, survived: Callable) -> None:
+    small_disk("checkpoints", "2m")  # one checkpoint fits, and must make room for no second one
+    assert "cannot write checkpoints/mlp-seed0" in sentence(run_step(*job(tiny_data), step="main"))
+    (kept,) = files("checkpoints")
+    assert not Path(kept).name.startswith(".")
+    small_disk("checkpoints", "20m")
+    done = run_step(*job(tiny_data, "trainer.resume=required"), step="main")
+    assert done.returncode == 0
+    assert "goes on after epoch 1." in done.stderr
+    assert runs() == ["FINISHED"]
+    resumed = files("models", "metrics", "plots", "predictions")
+    assert run_step(*job(tiny_data), step="main").returncode == 0
+    assert files("models", "metrics", "plots", "predictions") == resumed
+    survived("disk full while a checkpoint is written", 1, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["models", "metrics", "plots", "predictions"])
+def test_full_while_results_are_written(
+    folder: str, small_disk: Disk, tiny_data: Path, full: bool, survived: Callable
+) -> None:
+    if not full and folder != "models":
+        pytest.skip("only with --full")
+    small_disk(folder, "20m")
+    assert run_step(*job(tiny_data), step="main").returncode == 0
+    before = files(folder)
+    filler = Path(folder) / "filler"
+    with pytest.raises(OSError, match="No space left"):
+        fill(filler)
+    assert f"cannot write {folder}/mlp" in sentence(run_step(*job(tiny_data), step="main"))
+    filler.unlink()
+    assert files(folder) == before
+    assert run_step(*job(tiny_data), step="main").returncode == 0
+    assert runs() == ["FINISHED", "FINISHED"]
+    survived(f"disk full while {folder}/ is written", 1, 1)
+
+
+@pytest.mark.slow
+def test_full_while_the_model_is_logged(small_disk: Disk, tiny_data: Path, survived: Callable) -> None:
+    small_disk("mlruns", "300k")  # where MLflow keeps artifacts
+    done = run_step(*job(tiny_data), step="main")
+    assert done.returncode == 0, done.stderr
+    assert "No space left on device" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    small_disk("mlruns", "20m")
+    assert run_step(step="sync").returncode == 0
+    assert runs() == ["FINISHED"]
+    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    (model,) = client.search_logged_models([place.experiment_id for place in client.search_experiments()])
+    assert str(model.status) == "READY"
+    survived("disk full while the model is logged", 1, 1)
+
+
+@pytest.mark.slow
+def test_full_while_a_report_is_written(small_disk: Disk, tiny_data: Path, survived: Callable) -> None:
+    assert run_step(*job(tiny_data, "-m", "seed=0,1"), step="main").returncode == 0
+    small_disk("reports", "20m")
+    assert run_step(step="compare").returncode == 0
+    before = files("reports")
+    small_disk("reports", f"{sum(len(content) for content in before.values()) // 1024 + 16}k")
+    assert "cannot write reports/comparison" in sentence(run_step(step="compare"))
+    assert files("reports") == before
+    survived("disk full while a report is written", 1, 1)

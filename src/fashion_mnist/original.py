@@ -88,6 +88,11 @@ def configuration(client: "MlflowClient", run: "Run", config: ReproduceConfig) -
         raise UserError(f"run {run.info.run_id} keeps no config.yaml; it cannot be made again.")
     try:
         content: Any = OmegaConf.to_container(OmegaConf.create(text))
+        for group, option in {
+            "augment": "none",
+            "trainer": "default",
+        }.items():  # for keys that are younger than the run
+            content[group] = {**example_of(group, option), **content.get(group, {})}
         content["data"] |= {"name": run.data.tags["dataset"], "dir": config.data.dir}
         content["data"] |= {"mirrors": config.data.mirrors, "timeout": config.data.timeout}
         content["data_root"] = config.data_root
@@ -107,7 +112,9 @@ def configuration(client: "MlflowClient", run: "Run", config: ReproduceConfig) -
             "checkout=true trains with the run's own code."
         ) from error
     except (OmegaConfBaseException, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"config.yaml of run {run.info.run_id} cannot be read ({error}).") from error
+        raise UserError(
+            f"config.yaml of run {run.info.run_id} cannot be read ({str(error).splitlines()[0]})."
+        ) from error
     settings.overrides = list(OmegaConf.create(artifact(client, run, "overrides.yaml") or "[]"))
     return settings
 

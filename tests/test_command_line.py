@@ -66,6 +66,8 @@ def test_help_teaches_every_group_and_key(step: str, workplace: Path) -> None:
 
 
 REFUSED = [
+    (["-m", "seed=interval(0,1)"], ["a sweep takes single values: -m seed=VALUE,VALUE"]),
+    (["-m", "trainer.epochs=glob(*)"], ["a sweep takes single values"]),
     (["model=resnet1000"], ["model has no option 'resnet1000'", "lenet, linear, mlp, mlp_deep"]),
     (["data=digits"], ["auto, fashion_mnist, synthetic"]),
     (["experiment=quik"], ["quick"]),

@@ -140,7 +140,7 @@ def type_name(example: Any) -> str:
 def unknown_key(key: str, primary: str = "config") -> UserError:
     """The error for a key that does not exist: names the near one that does, or the option that has it."""
     known = known_keys(primary)
-    if key in GROUPS:
+    if key in GROUPS and key in known:
         return UserError(f"{key} takes the name of one of its options; --help lists them.")
     if key in known:
         group, _, name = key.partition(".")

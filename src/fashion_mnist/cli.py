@@ -102,11 +102,16 @@ def check_all(arguments: list[str], primary: str) -> None:
         UserError: a value is refused.
     """
     fixed, varied = [], {}
-    for override in OverridesParser.create().parse_overrides(arguments):
+    overrides = OverridesParser.create().parse_overrides(arguments)
+    own_sweeper = any(override.key_or_group == "hydra/sweeper" for override in overrides)
+    for override in overrides:
         if override.value_type in (ValueType.SIMPLE_CHOICE_SWEEP, ValueType.CHOICE_SWEEP, ValueType.RANGE_SWEEP):
             varied[override.get_key_element()] = list(override.sweep_string_iterator())
-        elif not override.is_sweep_override():  # intervals and globs are for the sweeper to resolve
+        elif not override.is_sweep_override():
             fixed.append(str(override.input_line))
+        elif not own_sweeper and (override.value_type == ValueType.INTERVAL_SWEEP or "." in override.get_key_element()):
+            key = override.get_key_element()  # Hydra's own sweeper resolves globs of options, and nothing else
+            raise UserError(f"a sweep takes single values: -m {key}=VALUE,VALUE,... or -m '{key}=range(FROM,TO)'.")
     first = {key: values[0] for key, values in varied.items()}
     for job in [first, *({**first, key: value} for key, values in varied.items() for value in values[1:])]:
         compose([*fixed, *(f"{key}={value}" for key, value in job.items())], primary)

@@ -47,6 +47,7 @@ def one_of(choices: tuple[str, ...]) -> Rule:
 POSITIVE = Rule("above 0", lambda value: 0 < value < float("inf"))
 A_SHARE = Rule("at least 0 and at most 1", lambda value: 0 <= value <= 1)
 SECONDS = Rule("above 0 and at most 3600", lambda value: 0 < value <= 3600)
+NOT_EMPTY = Rule("a text that is not empty", lambda value: bool(value.strip()))
 A_NAME = Rule(
     "a name of at most 100 letters, digits, '_', '-' and '.', since files are named after it",
     lambda value: re.fullmatch(r"[A-Za-z0-9_][\w.\-]{,99}", value) is not None,
@@ -135,10 +136,10 @@ class TrainerConfig:
 class TrackingConfig:
     """conf/tracking/*.yaml: where MLflow keeps the runs."""
 
-    uri: str
-    experiment: str
-    run_name: str | None
-    timeout: float = ruled(SECONDS)
+    uri: str = ruled(NOT_EMPTY)
+    experiment: str = ruled(NOT_EMPTY)
+    run_name: str | None = None
+    timeout: float = field(default=5.0, metadata={"rule": SECONDS})
 
 
 @dataclass

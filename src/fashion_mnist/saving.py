@@ -58,12 +58,14 @@ def load(file: Path) -> keras.Model:
     """Loads a model that `save` wrote. The file may come from anywhere: no code in it is run.
 
     Raises:
-        UserError: it is not a Keras model, or holds more than one.
+        UserError: it is not a Keras model, or holds more than a model.
     """
     try:
         with zipfile.ZipFile(file) as archive:
             if more := set(archive.namelist()) - MEMBERS:
                 raise ValueError(f"it holds {min(more)!r} besides a model")
+            if sum(entry.file_size for entry in archive.infolist()) > 20 * file.stat().st_size:
+                raise ValueError("it unpacks to far more than any model")
             refuse_code(json.loads(archive.read("config.json")))
         model = keras.saving.load_model(file, compile=False, safe_mode=True)
         if not isinstance(model, keras.Model):

@@ -144,6 +144,7 @@ REFUSED: dict[str, Callable[[dict], object]] = {
     "trainer.epochs must be at least 1": lambda content: content["trainer"].update(epochs=-1),
     "code in model._target_.*not called": lambda content: content["model"].update(_target_="os.system"),
     "code in optimizer._target_.*not called": lambda content: content["optimizer"].update(_target_="os.abort"),
+    "asks for values of this machine": lambda content: content["model"].update(name="${oc.env:HOME}"),
     "names code in model": lambda content: content["model"].update(name="x", hidden=[{"_target_": "os.abort"}]),
 }
 
@@ -206,13 +207,8 @@ def clone(tmp_path: Path) -> Path:
     """A clone of the project, with changes of its own."""
     folder = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
-    for changed in subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files", "src", "conf", "--modified", "--others", "--exclude-standard"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split():
-        shutil.copy(ROOT / changed, folder / changed)
+    if patch := lineage.uncommitted():
+        subprocess.run(["git", "-C", str(folder), "apply", "-"], input=patch, check=True)
     return folder
 
 

@@ -143,10 +143,12 @@ class Interruptible(keras.callbacks.Callback):
             self.previous = {kind: signal.signal(kind, self.ask) for kind in (signal.SIGINT, signal.SIGTERM)}
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Puts back the handlers that were there before."""
-        for kind, handler in self.previous.items():
-            signal.signal(kind, handler)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Puts back the handlers that were there before; what was asked for after the last step is done now."""
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+        if self.asked and kind is None:
+            raise KeyboardInterrupt
 
     def ask(self, kind: int, frame: FrameType | None) -> None:
         """Remembers that somebody wants an end."""

@@ -7,10 +7,8 @@ images and all random draws follow from the seed and the optimizer's count of st
 import hashlib
 import json
 import os
-import platform
-import sys
+import uuid
 import zipfile
-import zlib
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +20,7 @@ from fashion_mnist import lineage
 from fashion_mnist.atomic import complete
 from fashion_mnist.config import Config
 from fashion_mnist.data import Card
-from fashion_mnist.errors import UserError
+from fashion_mnist.errors import UserError, say
 from fashion_mnist.locks import Timeout, lock_of
 from fashion_mnist.tracking import PARENT
 
@@ -60,11 +58,12 @@ class Checkpoint:
         self.arrays: Arrays = {}
         self.lock = lock_of("checkpoint", str(self.file.absolute()))
         self.ours = False
+        self.origin: dict[str, str] = {}
 
     @property
     def digest(self) -> str:
-        """Stands for this checkpoint on this machine, wherever runs are recorded."""
-        return hashlib.sha256(f"{platform.node()}:{self.file.absolute()}".encode()).hexdigest()[:16]
+        """Stands for this checkpoint in this place, wherever runs are recorded."""
+        return digest_here(self.file.name)
 
     def __enter__(self) -> Self:
         """Takes possession, and refuses what cannot go on but must.
@@ -101,12 +100,15 @@ class Checkpoint:
         if not self.ours or self.resume == "never" or not self.file.is_file():
             return None
         try:
+            with zipfile.ZipFile(self.file) as archive:
+                if damaged := archive.testzip():  # NumPy notices some damage only after it has taken it for numbers
+                    raise ValueError(damaged)
             with np.load(self.file, allow_pickle=False) as content:
                 about = json.loads(content["about"].tobytes())
                 arrays = {name: content[name] for name in content.files if name != "about"}
             made_by = about.pop("origin")
             progress = Progress(**about)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        except Exception:  # damage comes up as anything, from NotImplementedError to struct.error
             return self.refuse("is damaged")
         if differences := [key for key, here in self.origin.items() if here != made_by.get(key)]:
             kinds = " and ".join(f"other {key} ({made_by.get(key)}, here {self.origin[key]})" for key in differences)
@@ -142,6 +144,21 @@ class Checkpoint:
                 file.unlink(missing_ok=True)
 
 
+def digest_here(*what: str) -> str:
+    """Stands for something in this folder on this machine, in tags of runs.
+
+    A name that is made once tells apart folders on different machines with the same path; the name of the machine would
+    not do, since a container has another one each time.
+    """
+    file = FOLDER / "id"
+    with lock_of("id", str(file.absolute())):
+        if not file.is_file():
+            with complete(file) as partial:
+                partial.write_text(uuid.uuid4().hex)
+    parts = [file.read_text(), str(FOLDER.absolute()), *what]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
 def origin() -> dict[str, str]:
     """What must be the same for a training to end in the same bytes after an interruption as without one."""
     return {
@@ -150,8 +167,3 @@ def origin() -> dict[str, str]:
         "Keras": version("keras"),
         "device": lineage.device(),
     }
-
-
-def say(sentence: str) -> None:
-    """Tells what is going on, without mixing it with results."""
-    print(sentence, file=sys.stderr)

@@ -1,9 +1,11 @@
 """The command line of every step: what people type becomes a checked `Config`, and errors become one sentence."""
 
+import errno
 import os
 import re
 import signal
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -203,6 +205,9 @@ def explain(error: BaseException, primary: str = "config") -> str | None:
             return "a group such as model or data takes the name of one of its options; --help lists them."
         case OmegaConfBaseException():
             return f"{error.full_key or 'the configuration'}: {str(error).splitlines()[0]}."
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            place = f"the disk of the results, or that of temporary files in {tempfile.gettempdir()}"
+            return f"No space left on device: {place}; make room, and start the same command again."
         case OSError(filename=str() as filename):
             return f"cannot use {filename}: {error.strerror}."
         case Exception() if type(error).__name__ == "MlflowException":  # known by name: its import takes seconds

@@ -1,4 +1,6 @@
-"""The one error that users meet."""
+"""What users are told when something is not as it should be."""
+
+import sys
 
 
 class UserError(Exception):
@@ -7,3 +9,8 @@ class UserError(Exception):
 
 class SourceUnavailableError(UserError):
     """No source of the dataset could be reached; `data=auto` falls back on this error and on no other."""
+
+
+def say(sentence: str) -> None:
+    """Tells what is going on, apart from results, which go to stdout."""
+    print(sentence, file=sys.stderr)

@@ -40,7 +40,7 @@ def evaluate(config: Config, outbox: Outbox | None = None) -> dict[str, float]:
     Raises:
         UserError: there is no model, or not the one that the run has trained.
     """
-    from fashion_mnist import lineage, store
+    from fashion_mnist import lineage, store, tracking
     from fashion_mnist.data import load_test, read_card
     from fashion_mnist.sources import prepare
 
@@ -49,6 +49,7 @@ def evaluate(config: Config, outbox: Outbox | None = None) -> dict[str, float]:
         raise UserError(f"there is no model in {config.model_file}; train it first: {command}")
     if outbox is None:
         store.check(config.tracking, config.overrides)
+        tracking.catch_up(config.tracking)
         config.make_folders()
     elif outbox.tags.get("model_digest") != lineage.file_digest(config.model_file):
         raise UserError(

@@ -120,6 +120,9 @@ def fit(
         )
     progress = checkpoint.progress if checkpoint else None
     ended = progress is not None and progress.ended
+    for each in thaw:
+        if progress and progress.epoch > each.epoch:  # its epoch has begun before the interruption
+            each.thaw()
     if not ended:
         compiled.choose_block()
     asked_for = callbacks_of(config, resumed=progress is not None)

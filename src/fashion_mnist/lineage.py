@@ -17,6 +17,7 @@ from fashion_mnist.data import Card
 
 DECISIVE_FILES = ("src", "conf", "uv.lock")
 UNSAID = ("model", "data", "name", "data_root", "output_dir", "resume", "skip_finished")  # in the names of runs
+DECISIVE = ("dataset_digest", "config_digest", "code_digest", "tensorflow", "keras")
 PATCH = "uncommitted.patch"
 TRAINER = ("augment", "callbacks", "compiled", "data", "fit", "models")  # the modules that decide what weights come out
 
@@ -38,7 +39,7 @@ def tags(config: Config, card: Card) -> dict[str, str]:
 
 
 def decisive_tags(config: Config, card: Card) -> dict[str, str]:
-    """Those of the tags that say whether two trainings must give the same weights on the same machine."""
+    """Those of the tags that say whether two trainings must give the same weights on the same machine; see DECISIVE."""
     return {
         "dataset_digest": card.digest,
         "config_digest": config_digest(config),

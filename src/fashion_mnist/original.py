@@ -1,10 +1,7 @@
-"""The run that is to be made again: what it was made of, and a training of the same."""
+"""The run that is to be made again: what it was made of, read from the tracking store."""
 
 import hashlib
-import os
 import re
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,15 +11,20 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from fashion_mnist import lineage
 from fashion_mnist.checks import check_ranges, check_training, example_of
-from fashion_mnist.config import CONF, ROOT, Config, ReproduceConfig, TrackingConfig
+from fashion_mnist.config import CONF, Config, DataConfig, ReproduceConfig, TrackingConfig
 from fashion_mnist.data import Card
 from fashion_mnist.errors import UserError
+from fashion_mnist.parcel import reason_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-ELSEWHERE = ("tracking.", "output_dir=", "data_root=", "data.dir=", "data.mirrors=", "data.timeout=", "hydra.")
+# Overrides that say where and how something lies, not what it is.
+ELSEWHERE = (
+    "tracking.", "output_dir=", "data_root=", "data.dir=", "data.mirrors=", "data.timeout=",
+    "trainer.resume=", "hydra.",
+)  # fmt: skip
 
 
 class Difference(NamedTuple):
@@ -77,27 +79,42 @@ def artifact(client: "MlflowClient", run: "Run", name: str) -> str | None:
         raise UserError(f"{name} of run {run.info.run_id} cannot be had ({error}).") from error
 
 
+def read_yaml(client: "MlflowClient", run: "Run", name: str) -> Any:
+    """One of the run's YAML files, without anything that OmegaConf would look up here, such as environment variables.
+
+    Raises:
+        UserError: it is missing, or is not what this project writes.
+    """
+    text = artifact(client, run, name)
+    if text is None:
+        raise UserError(f"run {run.info.run_id} keeps no {name}; it cannot be made again.")
+    try:
+        if "${" in text:
+            raise ValueError("it asks for values of this machine")
+        return OmegaConf.to_container(OmegaConf.create(text))
+    except Exception as error:  # of YAML and OmegaConf there are many
+        raise UserError(f"{name} of run {run.info.run_id} cannot be read ({reason_of(error)}).") from error
+
+
 def configuration(client: "MlflowClient", run: "Run", config: ReproduceConfig) -> Config:
     """The composed configuration that the run keeps; places and addresses are those of here.
 
     Raises:
         UserError: the run keeps none, the code here cannot follow it, or it names code that is not the project's own.
     """
-    text = artifact(client, run, "config.yaml")
-    if text is None:
-        raise UserError(f"run {run.info.run_id} keeps no config.yaml; it cannot be made again.")
+    content = read_yaml(client, run, "config.yaml")
+    dataset = run.data.tags["dataset"]
     try:
-        content: Any = OmegaConf.to_container(OmegaConf.create(text))
         for group, option in {
             "augment": "none",
             "trainer": "default",
         }.items():  # for keys that are younger than the run
             content[group] = {**example_of(group, option), **content.get(group, {})}
-        content["data"] |= {"name": run.data.tags["dataset"], "dir": config.data.dir}
-        content["data"] |= {"mirrors": config.data.mirrors, "timeout": config.data.timeout}
+        content["trainer"]["resume"] = "auto"
+        here = config.data if dataset != "tfds" or config.data.name == "tfds" else DataConfig(dataset, 0)
+        content["data"] |= {"name": dataset, "dir": here.dir, "mirrors": here.mirrors, "timeout": here.timeout}
         content["data_root"] = config.data_root
         content["output_dir"] = config.output_dir or f"outputs/reproduced/{run.info.run_id}"
-        del content["tracking"]
         options = {group: option_of(content[group], group, run.info.run_id) for group in ("model", "optimizer")}
         place = client.get_experiment(run.info.experiment_id).name
         content["tracking"] = vars(
@@ -112,11 +129,17 @@ def configuration(client: "MlflowClient", run: "Run", config: ReproduceConfig) -
             "checkout=true trains with the run's own code."
         ) from error
     except (OmegaConfBaseException, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"config.yaml of run {run.info.run_id} cannot be read ({str(error).splitlines()[0]})."
-        ) from error
-    settings.overrides = list(OmegaConf.create(artifact(client, run, "overrides.yaml") or "[]"))
+        raise UserError(f"config.yaml of run {run.info.run_id} cannot be read ({reason_of(error)}).") from error
+    settings.overrides = typed(client, run)
     return settings
+
+
+def typed(client: "MlflowClient", run: "Run") -> list[str]:
+    """What was typed to start the run, without places and addresses."""
+    overrides = read_yaml(client, run, "overrides.yaml")
+    if not (isinstance(overrides, list) and all(isinstance(override, str) for override in overrides)):
+        raise UserError(f"overrides.yaml of run {run.info.run_id} is no list of texts.")
+    return [override for override in overrides if not override.lstrip("+~").startswith(ELSEWHERE)]
 
 
 def option_of(section: dict[str, Any], group: str, run_id: str) -> str:
@@ -172,64 +195,3 @@ def changes_of(patch: str | None) -> str:
     if patch is None:
         return "some, not kept"
     return hashlib.sha256(patch.encode(errors="surrogateescape")).hexdigest()[:16] if patch else "none"
-
-
-def train_with_this_code(run: "Run", settings: Config) -> str:
-    """Trains the same, evaluates it if the run was evaluated, and returns the id of the new run."""
-    from fashion_mnist.evaluate import evaluate
-    from fashion_mnist.train import train
-
-    evaluated = "test_accuracy" in run.data.metrics
-    return train(settings, then=(lambda outbox: evaluate(settings, outbox)) if evaluated else None)
-
-
-def train_with_own_code(client: "MlflowClient", run: "Run", settings: Config) -> str:
-    """Trains with the run's commit and uncommitted changes, in a folder of git's that is removed afterwards.
-
-    Raises:
-        UserError: the commit is not here, or its training fails.
-    """
-    commit, patch = run.data.tags.get("git_commit", "unknown"), artifact(client, run, lineage.PATCH)
-    if run.data.tags.get("git_dirty") == "true" and patch is None:
-        raise UserError(f"run {run.info.run_id} had uncommitted changes, and has not kept them.")
-    typed = OmegaConf.create(artifact(client, run, "overrides.yaml") or "[]")
-    overrides = [override for override in typed if not str(override).lstrip("+~").startswith(ELSEWHERE)]
-    module = "fashion_mnist" if "test_accuracy" in run.data.metrics else "fashion_mnist.train"
-    again = client.create_run(run.info.experiment_id, run_name=f"{run.info.run_name} (again)").info.run_id
-    with tempfile.TemporaryDirectory() as temporary:
-        tree = Path(temporary) / "tree"
-        try:
-            git("worktree", "add", "--detach", str(tree), commit)
-            if patch:
-                git("-C", str(tree), "apply", "--whitespace=nowarn", "-", given=patch.encode(errors="surrogateescape"))
-            environment = {
-                **os.environ,
-                "PYTHONPATH": str(tree / "src"),
-                "MLFLOW_TRACKING_URI": settings.tracking.uri,
-                "MLFLOW_RUN_ID": again,
-                "MLFLOW_EXPERIMENT_ID": run.info.experiment_id,
-                "MLFLOW_EXPERIMENT_NAME": settings.tracking.experiment,
-            }
-            if settings.data.dir:
-                environment["FASHION_MNIST_DIR"] = str(Path(settings.data.dir).absolute())
-            places = [f"data_root={settings.data_root}", f"output_dir={settings.output_dir}"]
-            command = [sys.executable, "-m", module, *map(str, overrides), *places]
-            if subprocess.run(command, env=environment).returncode:
-                raise UserError(f"the training at commit {commit[:12]} has failed; its own message stands above.")
-        except BaseException:
-            client.set_terminated(again, "FAILED")
-            raise
-        finally:
-            subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(tree)], capture_output=True)
-    return again
-
-
-def git(*arguments: str, given: bytes | None = None) -> None:
-    """Lets git do something in the project's folder.
-
-    Raises:
-        UserError: it refuses.
-    """
-    done = subprocess.run(["git", "-C", str(ROOT), *arguments], input=given, capture_output=True)
-    if done.returncode:
-        raise UserError(f"git cannot {arguments[0]} the run's code: {done.stderr.decode().strip().splitlines()[-1]}")

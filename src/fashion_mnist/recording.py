@@ -1,7 +1,6 @@
 """One training as one MLflow run: opened or continued, described, told everything, and closed however it ends."""
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from fashion_mnist import lineage
-from fashion_mnist.checkpoint import Checkpoint, say
+from fashion_mnist.checkpoint import Checkpoint
 from fashion_mnist.config import Config
 from fashion_mnist.data import Card
-from fashion_mnist.errors import UserError
-from fashion_mnist.outbox import UNFINISHED, UNSENT, Outbox, Parcel, deliver, forget
+from fashion_mnist.errors import say
+from fashion_mnist.outbox import Outbox
+from fashion_mnist.parcel import UNFINISHED, forget
 from fashion_mnist.tracking import MADE_UP, PARENT, SKIPPED, connect, experiment, label_step
 
 if TYPE_CHECKING:
@@ -30,34 +30,31 @@ def recorded(config: Config, card: Card, tags: dict[str, str], checkpoint: Check
         What tells the run everything.
     """
     client = connect(config.tracking)
-    run = opened(client, config, card, checkpoint)
-    describe(client, run, config, card, tags)
-    for folder in sorted(UNSENT.glob(f"[0-9]*-{run.info.run_id}")):  # kept when the store was away
-        parcel = Parcel.read(folder)
-        parcel.status = None
-        deliver(client, parcel)
-        shutil.rmtree(folder)
-    outbox = Outbox(client, config.tracking.uri, client.get_run(run.info.run_id))
-    progress = checkpoint.progress
-    for epoch in range(progress.epoch if progress else 0):  # what was not told when the training was killed
-        outbox.measure({name: values[epoch] for name, values in progress.history.items()}, epoch)  # pyright: ignore
+    run = opened(client, config, tags, checkpoint)
+    outbox = None
     try:
+        describe(client, run, config, card, tags)
+        outbox = Outbox(client, config.tracking.uri, client.get_run(run.info.run_id))
+        progress = checkpoint.progress
+        for epoch in range(progress.epoch if progress else 0):  # what was not told when the training was killed
+            outbox.measure({name: values[epoch] for name, values in progress.history.items()}, epoch)  # pyright: ignore
         yield outbox
+        outbox.close("FINISHED")
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
-        with suppress(UserError):  # what went wrong first is what should be heard
-            outbox.close("KILLED" if interrupted else "FAILED")
+        with suppress(Exception):  # what went wrong first is what should be heard
+            status = "KILLED" if interrupted else "FAILED"
+            outbox.close(status) if outbox else client.set_terminated(run.info.run_id, status)
         if interrupted and checkpoint.progress:
             done = f"{checkpoint.progress.epoch} of {config.trainer.epochs} epochs"
             raise KeyboardInterrupt(f"{done} are done; the same command goes on from there.") from None
         raise
-    outbox.close("FINISHED")
     checkpoint.remove()
     if outbox.delivered:
         forget(client, outbox.run_id)
 
 
-def opened(client: "MlflowClient", config: Config, card: Card, checkpoint: Checkpoint) -> "Run":
+def opened(client: "MlflowClient", config: Config, tags: dict[str, str], checkpoint: Checkpoint) -> "Run":
     """The run to record in, with status RUNNING, nested below the sweep's run where there is one."""
     from mlflow.tracking.context.registry import resolve_tags
 
@@ -67,10 +64,10 @@ def opened(client: "MlflowClient", config: Config, card: Card, checkpoint: Check
     if parent:
         marks["mlflow.parentRunId"] = parent
     given = None if parent else os.environ.pop("MLFLOW_RUN_ID", None)
-    run = unfinished_run(client, place, lineage.decisive_tags(config, card), checkpoint)
+    run = unfinished_run(client, place, tags, checkpoint)
     if run is not None:
         done = f"after epoch {checkpoint.progress.epoch}" if checkpoint.progress else "from its beginning"
-        say(f"Run {run.info.run_id} ({run.info.run_name}) was interrupted; it goes on {done}.")
+        say(f"Run {run.info.run_id} ({run.info.run_name}) was not finished; it goes on {done}.")
         if given and given != run.info.run_id:
             os.environ["MLFLOW_RUN_ID"] = given
             label_step(config.tracking, f"goes on: {run.info.run_name}", f"Recorded in run `{run.info.run_id}`.")
@@ -85,9 +82,7 @@ def opened(client: "MlflowClient", config: Config, card: Card, checkpoint: Check
     return run
 
 
-def unfinished_run(
-    client: "MlflowClient", place: str, decisive: dict[str, str], checkpoint: Checkpoint
-) -> "Run | None":
+def unfinished_run(client: "MlflowClient", place: str, tags: dict[str, str], checkpoint: Checkpoint) -> "Run | None":
     """The run that a killed process left behind for this checkpoint; others like it are closed.
 
     None of them can be at work, since only one process at a time has the checkpoint.
@@ -99,7 +94,7 @@ def unfinished_run(
     )
     found = None
     for run in left:
-        same = all(run.data.tags.get(key, value) == value for key, value in decisive.items())
+        same = all(run.data.tags.get(key, tags[key]) == tags[key] for key in (*lineage.DECISIVE, "device"))
         complete = run.info.status == "FINISHED" and checkpoint.progress is None
         if found is None and same and not complete and checkpoint.resume != "never":
             found = run
@@ -157,11 +152,10 @@ def finished_run(config: Config, card: Card, evaluated: bool) -> "Run | None":
         [experiment(config.tracking, client)],
         " AND ".join(["attributes.status = 'FINISHED'", *wanted]),
         order_by=["attributes.start_time DESC"],
-        max_results=1,
     )
-    if not found:
+    run = next((run for run in found if UNFINISHED not in run.data.tags), None)
+    if run is None:
         return None
-    run = found[0]
     if run.data.tags.get("mlflow.parentRunId") != parent:
         client.set_tag(parent, f"{SKIPPED}{run.info.run_id}", str(run.info.run_name))
     say(f"{run.info.run_name}: finished already, run {run.info.run_id}; skip_finished=false trains it again.")

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import ReproduceConfig
+from fashion_mnist.errors import UserError
 from fashion_mnist.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ EXIT_CODES = {"identical": 0, "equal within tolerance": 3, "different": 4}
 
 def reproduce(config: ReproduceConfig) -> None:
     """Compares origins, trains, compares results."""
-    from fashion_mnist import original, store, tracking, verdict
+    from fashion_mnist import original, retraining, store, tracking, verdict
     from fashion_mnist.data import read_card
     from fashion_mnist.sources import prepare
     from fashion_mnist.startup import import_tensorflow
@@ -44,10 +45,16 @@ def reproduce(config: ReproduceConfig) -> None:
         sys.exit(EXIT_CODES["different"] if any(row.differs for row in differences) else 0)
 
     if config.checkout:
-        again = original.train_with_own_code(client, run, settings)
+        again = retraining.with_own_code(client, run, settings)
     else:
-        again = original.train_with_this_code(run, settings)
-    judged = verdict.judge(client, run, client.get_run(again), config.tolerance)
+        again = retraining.with_this_code(run, settings)
+    made = client.get_run(again)
+    if made.info.status != "FINISHED":
+        raise UserError(
+            f"the new run {again} is {made.info.status}, perhaps since the store did not answer for a while: "
+            "python -m fashion_mnist.sync, then the same command again."
+        )
+    judged = verdict.judge(client, run, made, config.tolerance)
     verdict.record(client, run, again, judged)
     show_verdict(judged, Path(str(settings.output_dir)), again)
     sys.exit(EXIT_CODES[judged.word])

@@ -18,7 +18,7 @@ from fashion_mnist.data import CARD, CLASS_NAMES, PARTS, SAMPLES, Arrays, Card, 
 from fashion_mnist.errors import SourceUnavailableError, UserError
 from fashion_mnist.official import DIGEST, HOME, LICENSE, official_arrays
 from fashion_mnist.synthetic import generate
-from fashion_mnist.unfinished import alone_in, tidy, workplace
+from fashion_mnist.workplace import alone_in, tidy, workplace
 
 
 def prepare(config: DataConfig, root: str | Path) -> Path:

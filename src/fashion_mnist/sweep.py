@@ -1,13 +1,10 @@
 """The MLflow run of a whole sweep, below which its jobs are nested; Hydra calls it at a sweep's start and end."""
 
 import atexit
-import hashlib
-import json
 import os
-import platform
 import sys
+import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
@@ -17,10 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from fashion_mnist import lineage, store, tracking
-from fashion_mnist.checkpoint import say
+from fashion_mnist.checkpoint import digest_here
+from fashion_mnist.cli import explain
 from fashion_mnist.config import TrackingConfig
-from fashion_mnist.errors import UserError
+from fashion_mnist.errors import say
 from fashion_mnist.locks import Timeout, lock_of
+from fashion_mnist.parcel import Parcel, reason_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -42,13 +41,13 @@ class SweepRun(Callback):
             return
         self.config = TrackingConfig(**OmegaConf.to_container(config.tracking, resolve=True))  # type: ignore[arg-type]
         overrides = list(config.hydra.overrides.task)
-        digest = sweep_digest(config.hydra.job.name, overrides)
-        self.lock = lock_of("sweep", digest)
         try:
             store.check(self.config, overrides)
+            digest = sweep_digest(config.hydra.job.name, overrides)
+            self.lock = lock_of("sweep", digest)
             self.run_id = open_sweep(self.config, overrides, digest, self.is_alone() and config.skip_finished)
-        except UserError as error:
-            sys.exit(f"error: {error}")  # Hydra turns any other exception of a callback into a warning
+        except Exception as error:  # Hydra would turn it into a warning
+            sys.exit(f"error: {explain(error) or reason_of(error)}")
         os.environ[tracking.PARENT] = self.run_id
         atexit.register(self.close, "FAILED")
 
@@ -69,6 +68,18 @@ class SweepRun(Callback):
         """Shows what came out, and closes the run with it, once."""
         atexit.unregister(self.close)
         os.environ.pop(tracking.PARENT, None)
+        try:
+            self.conclude(status)
+        except Exception as error:
+            kept = Parcel(self.config.uri, self.run_id, status=status, ended=int(time.time() * 1000)).keep()
+            say(
+                f"{self.config.uri} cannot be told the sweep's end ({reason_of(error)}). It is kept in {kept}; "
+                "when the store is back: python -m fashion_mnist.sync"
+            )
+        self.lock.release()
+
+    def conclude(self, status: str) -> None:
+        """Shows and records what came out."""
         jobs = jobs_of_sweep(self.config, self.run_id)
         if any(job.info.status == "KILLED" for job in jobs):
             status = "KILLED"
@@ -77,13 +88,11 @@ class SweepRun(Callback):
         if jobs:
             show(rows, f"best by validation accuracy: {rows[jobs.index(winner) + 1][0]}" if winner else None)
         close_sweep(self.config, self.run_id, status, markdown(rows), winner)
-        self.lock.release()
 
 
 def sweep_digest(step: str, overrides: list[str]) -> str:
     """Stands for the same sweep with the same code in the same folder."""
-    same = [platform.node(), str(Path.cwd()), step, lineage.code_digest(), *overrides]
-    return hashlib.sha256(json.dumps(same).encode()).hexdigest()[:16]
+    return digest_here(step, lineage.code_digest(), *overrides)
 
 
 def open_sweep(config: TrackingConfig, overrides: list[str], digest: str, go_on: bool) -> str:

@@ -4,50 +4,45 @@ A training goes on when its tracking server is away, and keeps what it has to sa
 goes to the store that it was meant for; what is sent twice arrives once.
 """
 
-import shutil
-
 from rich.console import Console
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import SyncConfig, TrackingConfig
 from fashion_mnist.errors import UserError
-from fashion_mnist.outbox import UNSENT, Parcel, deliver, forget, reason_of
-from fashion_mnist.progress import progress
+from fashion_mnist.parcel import Parcel, kept, reason_of, send_kept
 
 
 def sync(config: SyncConfig) -> None:
     """Sends every parcel, in the order in which they were made.
 
     Raises:
-        UserError: a store takes nothing; what could be sent is sent, and the rest stays.
+        UserError: a store takes nothing, or not all; what could be sent is sent, and the rest stays.
     """
     from fashion_mnist import store, tracking
-    from fashion_mnist.locks import lock_of
 
-    failed: dict[str, str] = {}  # stores, and why they take nothing
     sent: list[str] = []
-    with lock_of("sync", str(UNSENT.absolute())):
-        for folder in progress(sorted(UNSENT.glob("[0-9]*")), "sending"):
-            parcel = Parcel.read(folder)
-            if parcel.uri in failed:
-                continue
-            place = TrackingConfig(parcel.uri, config.tracking.experiment, None, config.tracking.timeout)
-            try:
-                store.check(place)
-                client = tracking.connect(place)
-                deliver(client, parcel)
-                if parcel.status == "FINISHED":
-                    forget(client, parcel.run_id)
-            except Exception as error:  # whatever it is: the parcel stays
-                failed[parcel.uri] = reason_of(error)
-                continue
-            shutil.rmtree(folder)
-            sent.append(parcel.run_id)
-    for run_id in dict.fromkeys(sent):
-        Console().print(f"Run {run_id} is complete.", highlight=False, soft_wrap=True)
-    if failed:
-        reasons = "; ".join(f"{uri}: {reason}" for uri, reason in failed.items())
-        raise UserError(f"not everything could be sent, and the rest stays in {UNSENT} ({reasons}).")
+    stays: dict[str, str] = {}
+    stores: dict[str, None] = {}  # in their order
+    for folder in kept():
+        try:
+            stores[Parcel.read(folder).uri] = None
+        except UserError as error:
+            stays[str(folder)] = str(error)
+    for uri in stores:
+        place = TrackingConfig(uri, config.tracking.experiment, None, config.tracking.timeout)
+        try:
+            store.check(place)
+            told, refused = send_kept(tracking.connect(place), uri)
+        except Exception as error:  # whatever it is: other stores may answer
+            stays[uri] = reason_of(error)
+            continue
+        sent += told
+        stays |= refused
+    for run_id in sent:
+        Console().print(f"Run {run_id} has been told everything.", highlight=False, soft_wrap=True)
+    if stays:
+        reasons = "; ".join(f"{what}: {reason}" for what, reason in stays.items())
+        raise UserError(f"not everything could be sent; try again later, or delete what is to be given up: {reasons}")
     if not sent:
         Console().print("Everything has been sent.", highlight=False)
 

@@ -88,6 +88,11 @@ def experiment(config: TrackingConfig, client: "MlflowClient") -> str:
             if found is None:
                 raise
             identifier = found.experiment_id
+            if found.lifecycle_stage == "deleted":
+                raise UserError(
+                    f"experiment '{config.experiment}' was deleted: mlflow experiments restore --experiment-id "
+                    f"{identifier}, or choose another, tracking.experiment=..."
+                ) from None
     present = client.get_experiment(identifier).tags
     wanted = {
         "mlflow.experimentKind": "custom_model_development",  # else the UI opens in its mode for language models
@@ -149,3 +154,11 @@ def find_run(client: "MlflowClient", config: Config, card: Card) -> "Run":
     run = client.create_run(place, run_name=f"{config.variant} (evaluation only)", tags=tags)
     client.set_terminated(run.info.run_id)
     return run
+
+
+def catch_up(config: TrackingConfig) -> None:
+    """Sends what the store could not be told earlier, so that what is about to be looked up there is complete."""
+    from fashion_mnist.parcel import kept, send_kept
+
+    if kept():
+        send_kept(connect(config), config.uri)

@@ -25,11 +25,12 @@ def train(config: Config, then: Callable[[Outbox], object] | None = None) -> str
     Returns:
         The id of the MLflow run.
     """
-    from fashion_mnist import recording, store
+    from fashion_mnist import recording, store, tracking
     from fashion_mnist.data import SAMPLES, load_training, read_card
     from fashion_mnist.sources import prepare
 
     store.check(config.tracking, config.overrides)
+    tracking.catch_up(config.tracking)
     config.make_folders()
     folder = prepare(config.data, config.data_root)
     card = read_card(folder)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from fashion_mnist.errors import UserError
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
@@ -37,17 +39,17 @@ def judge(client: "MlflowClient", original: "Run", again: "Run", tolerance: floa
     if ours.keys() != theirs.keys():
         step, name = min(ours.keys() ^ theirs.keys())
         whose = "the run" if (step, name) in theirs else "the new run"
-        return Verdict("different", f"only {whose} has {name} of epoch {step + 1}.")
+        return Verdict("different", f"only {whose} has {called(step, name)}.")
     deviations = {key: abs(ours[key] - theirs[key]) for key in sorted(ours) if ours[key] != theirs[key]}
     if same_model and not deviations:
         count = f"all {len(ours)} values of its metrics"
         return Verdict("identical", f"the model is the same byte for byte, and so are {count}.")
-    said = [distance_of_weights(client, original, again)]
+    said = ["the model is the same byte for byte" if same_model else distance_of_weights(client, original, again)]
     if deviations:
-        (step, name), furthest = next(iter(deviations)), max(deviations, key=lambda key: deviations[key])
+        first, furthest = next(iter(deviations)), max(deviations, key=lambda key: deviations[key])
         said.append(
-            f"metrics differ first in {name} of epoch {step + 1}, and most in {furthest[1]} of epoch "
-            f"{furthest[0] + 1}, by {deviations[furthest]:.2g} (tolerance {tolerance:g})"
+            f"metrics differ first in {called(*first)}, and most in {called(*furthest)}, "
+            f"by {deviations[furthest]:.2g} (tolerance {tolerance:g})"
         )
     else:
         said.append("all metrics are the same")
@@ -63,17 +65,25 @@ def values_of(client: "MlflowClient", run: "Run", names: Collection[str] | None 
     return {(point.step, name): point.value for name, history in histories.items() for point in history}
 
 
+def called(step: int, name: str) -> str:
+    """A metric's value in words; those of the test are of no epoch."""
+    return name if name.startswith("test_") else f"{name} of epoch {step + 1}"
+
+
 def distance_of_weights(client: "MlflowClient", original: "Run", again: "Run") -> str:
     """How far the weights of the models that two runs logged are apart, in words."""
     from fashion_mnist import saving
     from fashion_mnist.registry import keras_file
 
     with tempfile.TemporaryDirectory() as temporary:
-        weights = [
-            saving.load(keras_file(client, f"runs:/{run.info.run_id}/model", Path(temporary, run.info.run_id)))
-            for run in (original, again)
-        ]
-        one, other = ([(weight.path, np.asarray(weight)) for weight in model.weights] for model in weights)
+        try:
+            models = [
+                saving.load(keras_file(client, f"runs:/{run.info.run_id}/model", Path(temporary, run.info.run_id)))
+                for run in (original, again)
+            ]
+        except UserError as error:
+            return f"the weights cannot be compared ({error})"
+        one, other = ([(weight.path, np.asarray(weight)) for weight in model.weights] for model in models)
     if [array.shape for _, array in one] != [array.shape for _, array in other]:
         return "the weights have other shapes"
     apart = [(name, float(np.abs(a - b).max())) for (name, a), (_, b) in zip(one, other, strict=True) if (a != b).any()]

@@ -131,7 +131,7 @@ def attempt(job: list[str], wanted: dict[str, bytes], kill: Callable[[], None]) 
 
 def left() -> list[Path]:
     """Half-written files, and checkpoints."""
-    kept = [file for file in Path("checkpoints").rglob("*") if file.is_file()]
+    kept = [file for file in Path("checkpoints").rglob("*") if file.is_file() and file.name != "id"]
     return kept + [file for kind in RESULTS for file in Path(kind).rglob(".*")]
 
 

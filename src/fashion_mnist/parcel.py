@@ -1,0 +1,183 @@
+"""What a tracking store is still to be told of a run: sent to it, or kept on disk while it does not answer.
+
+Whatever is sent twice arrives once: metrics keep their time and step, tags and files replace themselves, and a model is
+only logged where there is none yet. So a sender may be killed at any moment, and another one starts from the beginning.
+"""
+
+import json
+import shutil
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from filelock import FileLock
+
+from fashion_mnist.checkpoint import FOLDER
+from fashion_mnist.errors import UserError
+from fashion_mnist.locks import lock_of
+from fashion_mnist.progress import progress
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+UNSENT = FOLDER / "unsent"
+UNFINISHED = "unfinished"  # the tag of runs that a checkpoint belongs to
+BATCH = 1000  # metrics that MLflow takes at once
+
+
+class Measured(NamedTuple):
+    """A metric's value."""
+
+    key: str
+    value: float
+    timestamp: int  # in milliseconds
+    step: int
+    of_model: bool  # whether MLflow is to show it with the logged model too
+
+
+@dataclass
+class Parcel:
+    """Everything that the store does not know yet of one run."""
+
+    uri: str
+    run_id: str
+    metrics: list[Measured] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    files: list[tuple[str, str]] = field(default_factory=list)  # a path here, and a folder of the run's artifacts
+    model: str | None = None  # a folder, in MLflow's format
+    status: str | None = None
+    ended: int | None = None  # in milliseconds
+
+    def keep(self) -> Path:
+        """Writes the parcel to disk, whole or not at all, and returns its folder.
+
+        Raises:
+            UserError: the disk is full, or cannot be written.
+        """
+        folder = UNSENT / f"{time.time_ns()}-{self.run_id}"
+        partial = folder.with_name(f".{folder.name}.partial")
+        content = asdict(self)
+        try:
+            with sole_access():
+                partial.mkdir(parents=True)
+                for number, (file, place) in enumerate(self.files):
+                    copy = partial / "files" / str(number) / Path(file).name
+                    copy.parent.mkdir(parents=True)
+                    shutil.copyfile(file, copy)
+                    content["files"][number] = [str(copy.relative_to(partial)), place]
+                if self.model:
+                    shutil.copytree(self.model, partial / "model")
+                    content["model"] = "model"
+                (partial / "parcel.json").write_text(json.dumps(content))
+                partial.rename(folder)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise UserError(
+                f"{self.uri} cannot be told everything of run {self.run_id}, and the rest cannot be kept in {UNSENT} "
+                f"({error.strerror}); mend that, and start the same command again."
+            ) from error
+        return folder
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Reads what `keep` wrote.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        try:
+            content = json.loads((folder / "parcel.json").read_text())
+            content["metrics"] = [Measured(*values) for values in content["metrics"]]
+            content["files"] = [(str(folder / file), place) for file, place in content["files"]]
+            content["model"] = content["model"] and str(folder / content["model"])
+            return cls(**content)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{folder} is damaged ({error}); delete it.") from error
+
+
+def deliver(client: "MlflowClient", parcel: Parcel) -> None:
+    """Tells the store everything in the parcel; the order is such that a run which is finished lacks nothing."""
+    from mlflow.entities import RunTag
+
+    from fashion_mnist.registry import log_model, logged_model
+
+    send_metrics(client, parcel.run_id, [metric for metric in parcel.metrics if not metric.of_model])
+    for file, place in parcel.files:
+        client.log_artifact(parcel.run_id, file, place or None)
+    if parcel.model:
+        log_model(client, parcel.run_id, Path(parcel.model))
+    if of_model := [metric for metric in parcel.metrics if metric.of_model]:
+        model = logged_model(client, parcel.run_id)
+        send_metrics(client, parcel.run_id, of_model, model.model_id if model else None)
+    if parcel.tags:
+        client.log_batch(parcel.run_id, tags=[RunTag(key, value) for key, value in parcel.tags.items()])
+    if parcel.status:
+        client.set_terminated(parcel.run_id, parcel.status, parcel.ended)
+
+
+def forget(client: "MlflowClient", run_id: str) -> None:
+    """Takes from a finished run the mark that it is unfinished."""
+    if UNFINISHED in client.get_run(run_id).data.tags:
+        client.delete_tag(run_id, UNFINISHED)
+
+
+def send_kept(client: "MlflowClient", uri: str) -> tuple[list[str], dict[str, str]]:
+    """Sends what is kept for a store, oldest first.
+
+    Returns:
+        The runs that have been told everything, and for each folder that stays, why.
+    """
+    sent: list[str] = []
+    stays: dict[str, str] = {}
+    with sole_access():
+        for half in UNSENT.glob(".*.partial"):  # of a process that was killed
+            shutil.rmtree(half)
+        for folder in progress(kept(), "sending"):
+            try:
+                parcel = Parcel.read(folder)
+                if parcel.uri != uri or any(parcel.run_id in each for each in stays):  # in their order, or not at all
+                    continue
+                deliver(client, parcel)
+                if parcel.status == "FINISHED":
+                    forget(client, parcel.run_id)
+            except Exception as error:  # whatever it is: the parcel stays, and others may go
+                stays[str(folder)] = reason_of(error)
+                continue
+            shutil.rmtree(folder)
+            sent.append(parcel.run_id)
+    return list(dict.fromkeys(sent)), stays
+
+
+def sole_access() -> FileLock:
+    """Lets one process at a time write, send and remove parcels."""
+    return lock_of("parcels", str(UNSENT.absolute()))
+
+
+def kept() -> list[Path]:
+    """The folders of all parcels, oldest first."""
+    return sorted(UNSENT.glob("[0-9]*"))
+
+
+def send_metrics(client: "MlflowClient", run_id: str, metrics: list[Measured], model_id: str | None = None) -> None:
+    """Sends metrics, and links them with a model and the data that the run is about."""
+    from mlflow.entities import Metric
+
+    about: dict[str, str] = {}
+    if model_id:
+        about = {"model_id": model_id, "run_id": run_id}
+        inputs = client.get_run(run_id).inputs
+        for data in inputs.dataset_inputs[:1] if inputs else ():
+            about |= {"dataset_name": data.dataset.name, "dataset_digest": data.dataset.digest}
+    for start in range(0, len(metrics), BATCH):
+        batch = [
+            Metric(key, value, when, step, **about) for key, value, when, step, _ in metrics[start : start + BATCH]
+        ]
+        client.log_batch(run_id, metrics=batch)
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what went wrong, without the details of retries."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    text = text.rpartition("failed with exception ")[2]
+    return text.partition(" with url")[0].partition("(Background")[0].strip()[:200]

@@ -110,6 +110,7 @@ def test_a_training_goes_on_in_its_run_without_doubled_or_missing_steps(
     assert not left()
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_had_not_told_is_told_by_the_next(tiny: Compose) -> None:
     config = tiny(f"trainer.epochs={EPOCHS}")
     with pytest.MonkeyPatch.context() as patch:
@@ -137,10 +138,12 @@ def test_a_training_that_was_killed_before_its_first_epoch_leaves_no_orphan(tiny
     assert [run.info.status for run in runs()] == ["FINISHED"]
 
 
+@pytest.mark.slow
 def test_a_finished_training_starts_anew_when_it_is_asked_for_again(tiny: Compose) -> None:
     assert train(tiny()) != train(tiny())
 
 
+@pytest.mark.slow
 def test_another_configuration_does_not_go_on_from_there(tiny: Compose) -> None:
     with interruption(after=1):
         train(tiny())
@@ -148,6 +151,7 @@ def test_another_configuration_does_not_go_on_from_there(tiny: Compose) -> None:
     assert sorted(run.info.status for run in runs()) == ["FINISHED", "KILLED"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["code", "TensorFlow", "Keras", "device"])
 def test_a_checkpoint_of_other_origin_is_recognised(
     kind: str, tiny: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
@@ -165,6 +169,7 @@ def test_a_checkpoint_of_other_origin_is_recognised(
     assert not left()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["empty", "truncated", "a byte"])
 def test_a_damaged_checkpoint_is_recognised(damage: str, tiny: Compose, capsys: pytest.CaptureFixture) -> None:
     with interruption(after=1):
@@ -198,6 +203,7 @@ def test_resume_required_refuses_to_start_anew(tiny: Compose) -> None:
     assert [run.info.status for run in runs()] == ["FINISHED"]
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_share_a_checkpoint(tiny: Compose, capsys: pytest.CaptureFixture) -> None:
     config = tiny()
     with Checkpoint(config, read_card(Path(config.data_root) / "synthetic")) as other:

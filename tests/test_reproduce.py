@@ -97,6 +97,7 @@ def test_what_differs_is_said(trained: Run, tiny_data: Path, capsys: pytest.Capt
         client().set_tag(trained.info.run_id, tag, trained.data.tags[tag])
 
 
+@pytest.mark.slow
 def test_other_results_are_told_from_equal_ones(trained: Run, tiny: Compose) -> None:
     other = client().get_run(train(tiny("model.hidden=[8]", "seed=4")))
     near = verdict.judge(client(), other, trained, tolerance=0.99)
@@ -107,6 +108,7 @@ def test_other_results_are_told_from_equal_ones(trained: Run, tiny: Compose) -> 
     assert "metrics differ first in accuracy of epoch 1, and most in " in far.sentence
 
 
+@pytest.mark.slow
 def test_one_metric_of_one_epoch_is_enough_to_differ(trained: Run, tiny_data: Path) -> None:
     last = client().get_metric_history(trained.info.run_id, "val_loss")[-1]
     changed = Metric("val_loss", last.value + 1, last.timestamp + 1, last.step)
@@ -116,6 +118,7 @@ def test_one_metric_of_one_epoch_is_enough_to_differ(trained: Run, tiny_data: Pa
     assert "metrics differ first in val_loss of epoch 2, and most in val_loss of epoch 2, by 1 (tolerance 0.01)" in note
 
 
+@pytest.mark.slow
 def test_an_epoch_more_is_different(trained: Run, tiny_data: Path) -> None:
     client().log_metric(trained.info.run_id, "loss", 0.5, step=2)
     assert outcome(tiny_data, f"run={trained.info.run_id}") == 4
@@ -131,6 +134,7 @@ def change_configuration(run: Run, change: Callable[[dict], object]) -> None:
         client().log_text(run.info.run_id, yaml.safe_dump(content), "config.yaml")
 
 
+@pytest.mark.slow
 def test_the_configuration_is_that_of_the_run_and_not_of_conf(trained: Run, tiny_data: Path) -> None:
     change_configuration(trained, lambda content: content["trainer"].update(epochs=1))
     assert outcome(tiny_data, f"run={trained.info.run_id}") == 4
@@ -160,6 +164,7 @@ def test_a_configuration_that_cannot_be_followed_is_refused(trained: Run, tiny_d
         client().log_text(trained.info.run_id, untouched, "config.yaml")
 
 
+@pytest.mark.slow
 def test_what_is_no_finished_training_is_refused(trained: Run, tiny_data: Path) -> None:
     def sentence(run_id: str) -> str:
         with pytest.raises(UserError) as refused:
@@ -236,6 +241,7 @@ def test_a_run_with_uncommitted_changes_is_made_again_with_its_own_code(
     assert len(trees.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_commit_that_is_not_here_is_named(trained: Run, tiny_data: Path) -> None:
     client().set_tag(trained.info.run_id, "git_commit", "1" * 40)
     client().set_tag(trained.info.run_id, "git_dirty", "false")

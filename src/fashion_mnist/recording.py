@@ -69,9 +69,8 @@ def opened(client: "MlflowClient", config: Config, tags: dict[str, str], checkpo
         done = f"after epoch {checkpoint.progress.epoch}" if checkpoint.progress else "from its beginning"
         say(f"Run {run.info.run_id} ({run.info.run_name}) was not finished; it goes on {done}.")
         if given and given != run.info.run_id:
-            os.environ["MLFLOW_RUN_ID"] = given
-            label_step(config.tracking, f"goes on: {run.info.run_name}", f"Recorded in run `{run.info.run_id}`.")
-            del os.environ["MLFLOW_RUN_ID"]
+            name, note = f"goes on: {run.info.run_name}", f"Recorded in run `{run.info.run_id}`."
+            label_step(config.tracking, name, note, given)
     elif given:
         run = client.get_run(given)
     else:

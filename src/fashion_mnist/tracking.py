@@ -127,9 +127,9 @@ def log_report(config: TrackingConfig, name: str, note: str, tags: dict[str, str
     return run_id
 
 
-def label_step(config: TrackingConfig, name: str, note: str) -> None:
+def label_step(config: TrackingConfig, name: str, note: str, run_id: str | None = None) -> None:
     """Names the run that `mlflow run` opens for a step which records nothing in a run of its own."""
-    if run_id := os.environ.get("MLFLOW_RUN_ID"):
+    if run_id := run_id or os.environ.get("MLFLOW_RUN_ID"):
         client = connect(config)
         client.set_tag(run_id, "mlflow.runName", name)
         client.set_tag(run_id, "mlflow.note.content", note)

@@ -42,7 +42,9 @@ def reproduce(config: ReproduceConfig) -> None:
     differences = original.differences(client, run, settings, card)
     show_differences(differences, run.info.run_name or config.run)
     if config.check_only:
-        sys.exit(EXIT_CODES["different"] if any(row.differs for row in differences) else 0)
+        other = ", ".join(row.what for row in differences if row.differs)
+        tracking.label_step(config.tracking, f"check {run.info.run_name}", f"Differs here: {other or 'nothing'}.")
+        sys.exit(EXIT_CODES["different"] if other else 0)
 
     if config.checkout:
         again = retraining.with_own_code(client, run, settings)

@@ -45,6 +45,7 @@ def sync(config: SyncConfig) -> None:
         raise UserError(f"not everything could be sent; try again later, or delete what is to be given up: {reasons}")
     if not sent:
         Console().print("Everything has been sent.", highlight=False)
+    tracking.label_step(config.tracking, "sync", f"Sent what {len(sent)} runs were still to be told.")
 
 
 if __name__ == "__main__":

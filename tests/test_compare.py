@@ -320,3 +320,18 @@ def test_what_the_pipeline_has_built_is_compared_without_a_store(tiny: Callable,
     assert "runs" not in report["facts"]
     assert not any(group["runs"] for group in report["groups"])
     assert all({"parameters", "flops_per_image"} <= set(group["costs"]) for group in report["groups"])
+
+
+def test_a_comparison_that_was_killed_leaves_no_orphan(add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(2):
+        add(seed=seed)
+    client = mlflow.MlflowClient()
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "log_artifact", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            compared()
+    reports = "tags.report = 'comparison'"
+    places = [place.experiment_id for place in client.search_experiments()]
+    assert [run.info.status for run in client.search_runs(places, reports)] == ["RUNNING"]
+    compared()
+    assert sorted(run.info.status for run in client.search_runs(places, reports)) == ["FINISHED", "KILLED"]

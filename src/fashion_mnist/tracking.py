@@ -111,19 +111,29 @@ def log_report(config: TrackingConfig, name: str, note: str, tags: dict[str, str
     Returns:
         The run's id.
     """
+    from fashion_mnist.checkpoint import digest_here
+    from fashion_mnist.parcel import UNFINISHED
+
     client = connect(config)
-    run_id = os.environ.get("MLFLOW_RUN_ID") or client.create_run(experiment(config, client)).info.run_id
-    # No parameters: `mlflow run -P` has recorded its own, and a parameter never changes.
-    for key, value in {
-        "mlflow.runName": name[:200],
-        "mlflow.note.content": note,
-        "report": "comparison",
-        **tags,
-    }.items():
-        client.set_tag(run_id, key, value)
-    for file in files:
-        client.log_artifact(run_id, str(file))
-    client.set_terminated(run_id)
+    place, mark = experiment(config, client), digest_here("report")
+    with lock_of("report", mark):
+        for left in client.search_runs([place], f"tags.{UNFINISHED} = '{mark}'"):  # of a process that was killed
+            client.set_terminated(left.info.run_id, "KILLED")
+            client.delete_tag(left.info.run_id, UNFINISHED)
+        run_id = os.environ.get("MLFLOW_RUN_ID") or client.create_run(place, tags={UNFINISHED: mark}).info.run_id
+        # No parameters: `mlflow run -P` has recorded its own, and a parameter never changes.
+        for key, value in {
+            "mlflow.runName": name[:200],
+            "mlflow.note.content": note,
+            "report": "comparison",
+            UNFINISHED: mark,
+            **tags,
+        }.items():
+            client.set_tag(run_id, key, value)
+        for file in files:
+            client.log_artifact(run_id, str(file))
+        client.set_terminated(run_id)
+        client.delete_tag(run_id, UNFINISHED)
     return run_id
 
 

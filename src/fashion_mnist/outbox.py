@@ -96,7 +96,7 @@ class Outbox:
     def notice(self, away: str) -> None:
         """Says when the store does not answer any more, and when it does again."""
         if away and not self.away:
-            say(f"{self.parcel.uri} takes nothing at the moment ({away}); training goes on, and what is to be told waits.")
+            say(f"{self.parcel.uri} takes nothing now ({away}); training goes on, and what is to be told waits.")
         if self.away and not away:
             say(f"{self.parcel.uri} is back, and has been told everything so far.")
         self.away = away

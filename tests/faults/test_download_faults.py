@@ -183,7 +183,7 @@ def test_a_broken_mirror_is_given_up_and_the_next_one_asked(tmp_path: Path, surv
             count += bool(broken.asked or head) and {file.name: file.read_bytes() for file in folder.iterdir()} == {
                 "images.gz": CONTENT
             }
-    survived("a mirror that sends a web page, half a file, a trickle or nothing: the next is asked", count, 10)
+    survived("a broken mirror (web page, half a file, a trickle, nothing): the next is asked", count, 10)
 
 
 def test_broken_mirrors_alone_end_in_one_sentence_and_leave_nothing(tmp_path: Path, survived: Survived) -> None:
@@ -197,7 +197,7 @@ def test_broken_mirrors_alone_end_in_one_sentence_and_leave_nothing(tmp_path: Pa
             assert time.monotonic() - start < 3, fault
             said = "data=auto" in str(caught.value) and "\n" not in str(caught.value)
             count += said and not (folder.exists() and list(folder.iterdir()))
-    survived("a mirror like that, and no other: given up in one sentence, nothing half-written", count, 10)
+    survived("a broken mirror, and no other: given up in one sentence, nothing half-written", count, 10)
 
 
 @pytest.mark.slow

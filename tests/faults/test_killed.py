@@ -141,7 +141,7 @@ def test_killed_at_random_moments(job: list[str], full: bool, survived: Callable
     start = time.monotonic()
     assert run_step(*job, step="main").returncode == 0
     duration = time.monotonic() - start
-    wanted, count, moments = results(), 25 if full else 2, random.Random(0)
+    wanted, count, moments = results(), 25 if full else 1, random.Random(0)
     failures = []
     for number in range(count):
         when = (number + moments.random()) / count * duration

@@ -103,7 +103,7 @@ def configuration(client: "MlflowClient", run: "Run", config: ReproduceConfig) -
         UserError: the run keeps none, the code here cannot follow it, or it names code that is not the project's own.
     """
     content = read_yaml(client, run, "config.yaml")
-    dataset = run.data.tags["dataset"]
+    dataset = run.data.tags.get("dataset", "")
     try:
         for group, option in {
             "augment": "none",

@@ -40,7 +40,7 @@ def with_own_code(client: "MlflowClient", run: "Run", settings: Config) -> str:
     with tempfile.TemporaryDirectory() as temporary:
         tree = Path(temporary) / "tree"
         try:
-            git("worktree", "add", "--detach", str(tree), commit)
+            git("worktree", "add", "--detach", "--", str(tree), commit)  # which could look like an option
             if patch:
                 git("-C", str(tree), "apply", "--whitespace=nowarn", "-", given=patch.encode(errors="surrogateescape"))
             environment = {

@@ -254,4 +254,4 @@ def test_a_commit_that_is_not_here_is_named(trained: Run, tiny_data: Path) -> No
 
 
 def test_a_run_must_be_named(workplace: Path) -> None:
-    assert_one_sentence(run_step(step="reproduce"), "run")
+    assert_one_sentence(run_step(step="reproduce"), "run has no value: write run=VALUE")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from fashion_mnist.config import ARGUMENTS, CONF, GROUPS, SCHEMAS, Config, Rule, SyncConfig
 from fashion_mnist.errors import UserError
@@ -34,6 +34,9 @@ def checked(composed: DictConfig, choices: dict[str, str], primary: str = "confi
         config: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), composed))
     except ConfigKeyError as error:
         raise unknown_key(str(error.full_key), primary) from error
+    except MissingMandatoryValue as error:
+        key = str(error.full_key)
+        raise UserError(f"{key} has no value: write {key}=VALUE; --help lists the keys.") from error
     except OmegaConfBaseException as error:
         reason = (error.msg or str(error)).split("\n")[0].rstrip(".")
         raise UserError(f"{error.full_key or 'the configuration'}: {reason}.") from error

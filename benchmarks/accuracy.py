@@ -173,22 +173,12 @@ def group_of(client: "MlflowClient", name: str, command: str, runs: Sequence["Ru
         name=name,
         command=command,
         facts=describe(runs),
-        parameters=parameters(runs[0]),
+        parameters=int(runs[0].data.metrics["system/parameters"]),
         seconds=statistics.median(((run.info.end_time or 0) - run.info.start_time) / 1000 for run in runs),
         metrics={key: [round(run.data.metrics[key], 6) for run in runs] for key in metrics},
         # Trainings that stop early have histories of different lengths.
         history={key: [round(statistics.mean(each), 5) for each in zip(*curves[key], strict=False)] for key in curves},
     )
-
-
-def parameters(run: "Run") -> int:
-    """The model's number of parameters, from the summary that MLflow logs."""
-    from mlflow.artifacts import load_text
-
-    summary = load_text(f"{run.info.artifact_uri}/model_summary.txt")
-    # The total would include the optimizer's numbers, depending on when the summary is made.
-    counts = re.findall(r"rainable params: ([\d,]+)", summary)
-    return sum(int(count.replace(",", "")) for count in counts)
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:

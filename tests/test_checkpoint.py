@@ -12,7 +12,7 @@ import pytest
 from conftest import TINY, assert_one_sentence, run_step
 from mlflow.entities import Run
 
-from fashion_mnist import checkpoint, lineage
+from fashion_mnist import checkpoint, lineage, sweep
 from fashion_mnist.checkpoint import FOLDER, Checkpoint
 from fashion_mnist.config import Config
 from fashion_mnist.data import read_card
@@ -217,7 +217,7 @@ def test_two_processes_do_not_share_a_checkpoint(tiny: Compose, capsys: pytest.C
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_started_again_trains_only_what_is_missing(workplace: Path, tiny_data: Path) -> None:
+def test_a_sweep_that_is_started_again_trains_only_what_is_missing(empty_folder: Path, tiny_data: Path) -> None:
     sweep = [*TINY, f"data_root={tiny_data}", "-m", "optimizer.learning_rate=0.001,1e30"]
     for attempt in range(2):
         done = run_step(*sweep)
@@ -228,7 +228,7 @@ def test_a_sweep_that_is_started_again_trains_only_what_is_missing(workplace: Pa
 
 
 @pytest.mark.slow
-def test_a_sweep_that_was_killed_goes_on_in_its_own_run(workplace: Path, tiny_data: Path) -> None:
+def test_a_sweep_that_was_killed_goes_on_in_its_own_run(empty_folder: Path, tiny_data: Path) -> None:
     sweep = [*TINY, f"data_root={tiny_data}", "-m", "seed=0,1"]
     assert run_step(*sweep).returncode == 0
     (parent,) = [run for run in runs() if "sweep" in run.data.tags]
@@ -247,5 +247,15 @@ def test_a_sweep_that_was_killed_goes_on_in_its_own_run(workplace: Path, tiny_da
     assert len([run for run in runs() if "sweep" in run.data.tags]) == 2
 
 
-def test_whether_to_go_on_is_one_of_three_words(workplace: Path) -> None:
+def test_another_option_in_conf_makes_another_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(sweep.CONF, tmp_path / "conf")
+    monkeypatch.setattr(sweep, "CONF", tmp_path / "conf")
+    before = sweep.sweep_digest("train", ["seed=0,1"])
+    assert sweep.sweep_digest("train", ["seed=0,1"]) == before
+    (tmp_path / "conf/trainer/default.yaml").open("a").write("# changed\n")
+    assert sweep.sweep_digest("train", ["seed=0,1"]) != before
+
+
+def test_whether_to_go_on_is_one_of_three_words(empty_folder: Path) -> None:
     assert_one_sentence(run_step("trainer.resume=maybe"), "trainer.resume must be one of auto, never, required")

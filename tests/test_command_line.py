@@ -1,7 +1,9 @@
 """What people type: keys in either notation, help that teaches, and mistakes answered in one sentence."""
 
+import os
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -56,7 +58,7 @@ def test_an_option_without_value_is_refused() -> None:
 
 
 @pytest.mark.parametrize("step", ["main", "fetch", "train", "evaluate"])
-def test_help_teaches_every_group_and_key(step: str, workplace: Path) -> None:
+def test_help_teaches_every_group_and_key(step: str, empty_folder: Path) -> None:
     process = run_step("--help", step=step)
     assert process.returncode == 0
     assert "usage: python -m fashion_mnist" in process.stdout
@@ -112,13 +114,13 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("arguments", "words"), REFUSED, ids=[" ".join(arguments) for arguments, _ in REFUSED])
-def test_a_mistake_is_answered_in_one_sentence(arguments: list[str], words: list[str], workplace: Path) -> None:
+def test_a_mistake_is_answered_in_one_sentence(arguments: list[str], words: list[str], empty_folder: Path) -> None:
     assert_one_sentence(run_step(*arguments), *words)
-    assert [path.name for path in workplace.iterdir()] == ["mlflow.db"]
+    assert [path.name for path in empty_folder.iterdir()] == ["mlflow.db"]
 
 
 @pytest.mark.parametrize("argument", ["--help", "trainer.epochs=0", "model=nothing"])
-def test_help_and_configuration_errors_import_nothing_heavy(argument: str, workplace: Path) -> None:
+def test_help_and_configuration_errors_import_nothing_heavy(argument: str, empty_folder: Path) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "fashion_mnist.train", argument]
     imported = subprocess.run(command, capture_output=True, text=True, check=False).stderr
     modules = {line.rpartition("|")[2].strip().partition(".")[0] for line in imported.splitlines() if "|" in line}
@@ -126,63 +128,84 @@ def test_help_and_configuration_errors_import_nothing_heavy(argument: str, workp
     assert not modules & {"tensorflow", "keras", "mlflow", "matplotlib"}
 
 
-def test_the_full_error_is_there_for_those_who_ask(workplace: Path) -> None:
+def test_the_full_error_is_there_for_those_who_ask(empty_folder: Path) -> None:
     process = run_step("trainer.epochs=0", HYDRA_FULL_ERROR="1")
     assert "Traceback" in process.stderr
 
 
-def test_a_missing_folder_of_data_is_named(workplace: Path) -> None:
+def test_programs_that_a_step_starts_show_no_traceback_that_nobody_asked_for(empty_folder: Path) -> None:
+    """Hydra is asked for the full error meanwhile, in the environment."""
+    job = """
+        import os
+        from fashion_mnist.cli import main
+        main(lambda config: print("HYDRA_FULL_ERROR", os.environ.get("HYDRA_FULL_ERROR")))
+    """
+    Path("job.py").write_text(textwrap.dedent(job))
+    for environment, printed in (({}, "None"), ({"HYDRA_FULL_ERROR": "1"}, "1")):
+        process = subprocess.run(
+            [sys.executable, "job.py"], capture_output=True, text=True, env={**os.environ, **environment}
+        )
+        assert process.stdout.strip() == f"HYDRA_FULL_ERROR {printed}", process.stderr
+
+
+def test_a_folder_may_be_named_from_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    config = compose(["output_dir='~/try'", "data_root='~/data'"])
+    assert (config.output_dir, config.data_root) == ("/home/somebody/try", "/home/somebody/data")
+
+
+def test_a_missing_folder_of_data_is_named(empty_folder: Path) -> None:
     assert_one_sentence(run_step(FASHION_MNIST_DIR="/no/such/folder"), "/no/such/folder", "train-images-idx3-ubyte.gz")
 
 
-def test_unreachable_mirrors_are_reported_within_20_seconds(workplace: Path) -> None:
+def test_unreachable_mirrors_are_reported_within_20_seconds(empty_folder: Path) -> None:
     start = time.monotonic()
     process = run_step("data.dir=null", "data.mirrors=[http://127.0.0.1:9,http://10.255.255.1]", KERAS_HOME="/nowhere")
     assert time.monotonic() - start < 20
     assert_one_sentence(process, "data=auto", "FASHION_MNIST_DIR")
 
 
-def test_an_unreachable_tracking_server_is_reported_before_training(workplace: Path) -> None:
+def test_an_unreachable_tracking_server_is_reported_before_training(empty_folder: Path) -> None:
     start = time.monotonic()
     process = run_step("data=synthetic", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert_one_sentence(process, "http://127.0.0.1:9", "tracking.uri=sqlite:///mlflow.db")
     assert time.monotonic() - start < 5
-    assert not (workplace / "data").exists()
+    assert not (empty_folder / "data").exists()
 
 
-def test_a_tracking_database_that_is_none_is_refused(workplace: Path) -> None:
-    (workplace / "mlflow.db").write_text("not a database")
+def test_a_tracking_database_that_is_none_is_refused(empty_folder: Path) -> None:
+    (empty_folder / "mlflow.db").write_text("not a database")
     process = run_step("data=synthetic", "data.train_images=100", "data.validation=0")
     assert_one_sentence(process, "mlflow.db is not a tracking database", "tracking.uri")
 
 
 @pytest.mark.parametrize("uri", ["sqlite://", "sqlite:////no/such/folder/mlflow.db", "http://[::1"])
-def test_a_store_that_cannot_be_used_is_refused_before_training(uri: str, workplace: Path) -> None:
+def test_a_store_that_cannot_be_used_is_refused_before_training(uri: str, empty_folder: Path) -> None:
     assert_one_sentence(run_step("data=synthetic", f"tracking.uri='{uri}'"), "tracking")
-    assert not (workplace / "data").exists()
+    assert not (empty_folder / "data").exists()
 
 
-def test_mlflow_run_decides_where_its_run_is_kept(workplace: Path) -> None:
+def test_mlflow_run_decides_where_its_run_is_kept(empty_folder: Path) -> None:
     process = run_step("data=synthetic", "tracking.experiment=lesson-1", MLFLOW_RUN_ID="0" * 32)
     assert_one_sentence(process, "--experiment-name", "MLFLOW_TRACKING_URI")
 
 
-def test_the_file_store_that_mlflow_gave_up_is_refused_with_the_way_out(workplace: Path) -> None:
+def test_the_file_store_that_mlflow_gave_up_is_refused_with_the_way_out(empty_folder: Path) -> None:
     assert_one_sentence(run_step("data=synthetic", MLFLOW_TRACKING_URI="./mlruns"), "tracking.uri=sqlite:///mlflow.db")
 
 
-def test_a_folder_that_cannot_be_written_is_named(workplace: Path) -> None:
-    (workplace / "file").touch()
+def test_a_folder_that_cannot_be_written_is_named(empty_folder: Path) -> None:
+    (empty_folder / "file").touch()
     process = run_step("data=synthetic", "data.train_images=100", "data.validation=10", "data_root=file/below")
     assert_one_sentence(process, "file/below", "data_root=")
 
 
-def test_too_much_validation_is_refused_before_training(workplace: Path) -> None:
+def test_too_much_validation_is_refused_before_training(empty_folder: Path) -> None:
     process = run_step("data=synthetic", "data.train_images=100", "data.validation=100")
     assert_one_sentence(process, "data.validation=100", "nothing")
 
 
-def test_evaluation_without_a_model_says_how_to_train_one(workplace: Path) -> None:
+def test_evaluation_without_a_model_says_how_to_train_one(empty_folder: Path) -> None:
     process = run_step("data=synthetic", "data.train_images=100", "model=mlp_wide", step="evaluate")
     assert_one_sentence(process, "models/mlp_wide/model.keras", "python -m fashion_mnist.train data=synthetic")
 

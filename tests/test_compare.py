@@ -11,7 +11,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from conftest import TINY, assert_one_sentence, run_step
+from conftest import TINY, assert_one_sentence, needs_real_data, run_step
 
 from fashion_mnist.cli import compose, quoted
 from fashion_mnist.compare import compare
@@ -40,7 +40,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path, tiny_d
 
 
 @pytest.fixture
-def lesson(store: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def lesson(store: Path, empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The current folder is empty, and the store is the one of `store`."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "lesson")
@@ -107,7 +107,7 @@ def test_runs_can_be_chosen_by_a_search_and_by_their_sweep(tiny_data: Path) -> N
     assert len(compared(f"parent={sweep[0].info.run_id}", f"data_root={tiny_data}")["groups"]) == 2
 
 
-def test_a_search_as_it_is_typed_into_a_shell(store: Path, workplace: Path, tiny_data: Path) -> None:
+def test_a_search_as_it_is_typed_into_a_shell(store: Path, empty_folder: Path, tiny_data: Path) -> None:
     process = run_step(
         "runs=tags.variant = 'mlp' and params.seed != '0'",
         f"data_root={tiny_data}",
@@ -121,12 +121,15 @@ def test_a_search_as_it_is_typed_into_a_shell(store: Path, workplace: Path, tiny
 
 @pytest.mark.usefixtures("lesson")
 def test_what_cannot_be_answered_is_said_in_a_sentence() -> None:
+    Path("metrics/cnn").mkdir(parents=True)
+    Path("metrics/cnn/train.json").write_text("<<<<<<< HEAD\n")
     for overrides, words in (
         (["tracking.experiment=lessons"], "there is no experiment 'lessons'"),
         (["runs=tags.variant =="], "MLflow cannot search"),
         (["baseline=cnn"], "there is no baseline 'cnn' among what is compared; choose one of mlp, linear"),
         (["runs=tags.variant = 'resnet'"], "there is nothing to compare; train something first"),
         (["variants=[mlp]"], "metrics/mlp/train.json is missing"),
+        (["variants=[cnn]"], "metrics/cnn/train.json is damaged; `dvc repro evaluate@cnn` makes it again"),
     ):
         with pytest.raises(UserError, match=re.escape(words)):
             compared(*overrides)
@@ -138,10 +141,11 @@ def test_what_cannot_be_answered_is_said_in_a_sentence() -> None:
         (["model=mlp"], ["there is no key 'model'"]),
         (["promote=perhaps"], ["promote", "perhaps"]),
         (["baselin=mlp"], ["did you mean baseline?"]),
+        (["-m", "baseline=mlp,cnn"], ["-m is for trainings"]),
         (["tracking.experiment=none"], ["there is no experiment 'none'", "choose one"]),
     ],
 )
-def test_mistakes_get_one_sentence(arguments: list[str], words: list[str], workplace: Path) -> None:
+def test_mistakes_get_one_sentence(arguments: list[str], words: list[str], empty_folder: Path) -> None:
     assert_one_sentence(run_step(*arguments, step="compare"), *words)
 
 
@@ -149,7 +153,7 @@ Add = Callable[..., str]
 
 
 @pytest.fixture
-def add(workplace: Path) -> Iterator[Add]:
+def add(empty_folder: Path) -> Iterator[Add]:
     """Adds a run to the store as `train` and `evaluate` leave it, with made-up predictions."""
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     client = mlflow.MlflowClient()
@@ -165,8 +169,8 @@ def add(workplace: Path) -> Iterator[Add]:
         if accuracy:
             random = np.random.default_rng(zlib.crc32(repr((variant, seed, accuracy)).encode()))
             predicted = np.where(random.random(500) < accuracy, LABELS, (LABELS + 1) % 10)
-            write_predictions(workplace / "test.npz", LABELS, np.eye(10, dtype=np.float32)[predicted])
-            client.log_artifact(run_id, str(workplace / "test.npz"), "predictions")
+            write_predictions(empty_folder / "test.npz", LABELS, np.eye(10, dtype=np.float32)[predicted])
+            client.log_artifact(run_id, str(empty_folder / "test.npz"), "predictions")
             for name in ("test_accuracy", "test_loss", "test_macro_f1", "test_calibration_error", "val_accuracy"):
                 client.log_metric(run_id, name, float((predicted == LABELS).mean()))
         if status != "RUNNING":
@@ -177,7 +181,7 @@ def add(workplace: Path) -> Iterator[Add]:
     mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType]
 
 
-def test_every_run_that_is_left_out_is_listed_with_the_reason(add: Add, workplace: Path) -> None:
+def test_every_run_that_is_left_out_is_listed_with_the_reason(add: Add, empty_folder: Path) -> None:
     for seed in range(2):
         add(seed=seed)
     twin = add(seed=7, accuracy=0.8)
@@ -231,6 +235,21 @@ def test_parameters_are_the_same_however_they_were_typed(add: Add) -> None:
     add(seed=1, model__hidden="'[16,8]'", optimizer__learning_rate="1e-3", trainer__mirrored="false", model__l2="0")
     (group,) = compared()["groups"]
     assert group["seeds"] == ["0", "1"]
+
+
+def test_an_interruption_makes_no_group_of_its_own(add: Add) -> None:
+    add(seed=0, trainer__resume="never")
+    add(seed=1)
+    (group,) = compared()["groups"]
+    assert group["seeds"] == ["0", "1"]
+
+
+def test_a_group_of_trainings_with_different_code_is_pointed_out(add: Add, capsys: pytest.CaptureFixture) -> None:
+    for variant, codes in {"mlp": "ab", "cnn": "aa"}.items():
+        for seed, code in enumerate(codes):
+            add(variant, seed, tags={"code_digest": code})
+    compared()
+    assert "The code changed between the trainings of `mlp` (" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_goes_with_another_parameter_is_not_in_the_name(add: Add) -> None:
@@ -309,10 +328,20 @@ def test_models_of_drawn_garments_are_never_promoted(add: Add, capsys: pytest.Ca
     assert not mlflow.MlflowClient().search_registered_models()
 
 
+def test_results_of_drawn_garments_are_not_taken_for_the_pipelines(tiny: Callable, tiny_data: Path) -> None:
+    config = tiny("trainer.epochs=1")
+    train(config)
+    evaluate(config)
+    with pytest.raises(UserError, match=r"not the ones that the models were tested on|Fashion-MNIST"):
+        compared("variants=[mlp]", f"data_root={tiny_data}")
+    assert not Path("reports").exists()
+
+
+@needs_real_data
 @pytest.mark.slow
-def test_what_the_pipeline_has_built_is_compared_without_a_store(tiny: Callable, capsys: pytest.CaptureFixture) -> None:
+def test_what_the_pipeline_has_built_is_compared_without_a_store(empty_folder: Path) -> None:
     for variant in ("linear", "mlp"):
-        config = tiny(f"model={variant}", "trainer.epochs=1")
+        config = compose([f"model={variant}", "trainer.epochs=1"])
         train(config)
         evaluate(config)
     report = compared("variants=[linear,mlp]")

@@ -28,7 +28,8 @@ def test_the_lock_can_be_installed_where_the_sources_are_not() -> None:
 
 def test_every_entry_point_is_a_module_with_help() -> None:
     entry_points = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
-    assert {"main", "fetch", "train", "evaluate", "compare", "predict"} <= set(entry_points)
+    steps = {"main", "fetch", "train", "evaluate", "compare", "reproduce", "sync", "predict"}
+    assert set(entry_points) == steps
     for name, entry_point in entry_points.items():
         assert entry_point["command"].startswith("PYTHONPATH=src python -m fashion_mnist")
         module = "__main__" if name == "main" else name

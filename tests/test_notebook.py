@@ -24,13 +24,13 @@ def output_of(notebook: nbformat.NotebookNode, source: str) -> str:
 
 
 @pytest.mark.slow
-def test_it_runs_from_top_to_bottom(workplace: Path) -> None:
+def test_it_runs_from_top_to_bottom(empty_folder: Path) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     for cell in notebook.cells:
         cell.source = cell.source.replace("images = 60_000", "images = 1000").replace("epochs = 10", "epochs = 1")
     assert "images = 1000" in notebook.cells[1].source
-    (workplace / "notebooks").mkdir()
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(workplace / "notebooks")}}).execute()
+    (empty_folder / "notebooks").mkdir()
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(empty_folder / "notebooks")}}).execute()
 
     assert "(1000, 28, 28) uint8" in output_of(notebook, "load_training")
     assert "100,480" in output_of(notebook, "model.summary")
@@ -40,4 +40,4 @@ def test_it_runs_from_top_to_bottom(workplace: Path) -> None:
     for picture in ("plots.sheet", "plots.learning_curves", "plots.predictions", "plots.confusion_matrix"):
         assert "image/png" in output_of(notebook, picture)
     assert "mlp epochs=1" in output_of(notebook, "mlflow.search_runs")
-    assert (workplace / "models/mlp/model.keras").is_file()
+    assert (empty_folder / "models/mlp/model.keras").is_file()

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TINY, assert_one_sentence, run_step
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from fashion_mnist import pictures
 from fashion_mnist.errors import UserError
@@ -34,6 +34,19 @@ def test_every_size_and_mode_gives_28_by_28_bytes(mode: str, size: tuple[int, in
     assert result.shape == (28, 28)
     assert result.dtype == np.uint8
     assert result.max() == 0  # nothing but background, which is dark
+
+
+def test_a_photograph_is_seen_upright_however_the_camera_was_held(shoe: np.ndarray, tmp_path: Path) -> None:
+    lying = Image.fromarray(shoe).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned by 90 degrees, clockwise
+    lying.save(tmp_path / "photo.png", exif=exif)
+    assert np.array_equal(pictures.read(tmp_path / "photo.png"), shoe)
+
+
+def test_sixteen_bits_of_grey_are_not_cut_off(shoe: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(shoe.astype(np.uint16) * 257).save(tmp_path / "scan.png")
+    assert np.array_equal(pictures.read(tmp_path / "scan.png"), shoe)
 
 
 def test_dark_on_light_becomes_light_on_dark(shoe: np.ndarray) -> None:
@@ -88,9 +101,9 @@ def test_a_wrong_command_line_is_refused(arguments: list[str]) -> None:
         parse(arguments)
 
 
-def test_a_folder_is_told_picture_by_picture(shoe: np.ndarray, tiny_data: Path, workplace: Path) -> None:
+def test_a_folder_is_told_picture_by_picture(shoe: np.ndarray, tiny_data: Path, empty_folder: Path) -> None:
     assert run_step(*TINY, f"data_root={tiny_data}", "trainer.epochs=1").returncode == 0
-    folder = workplace / "pictures/more"
+    folder = empty_folder / "pictures/more"
     folder.mkdir(parents=True)
     for number in range(300):  # more than one batch
         Image.fromarray(np.roll(shoe, number, axis=1)).save(folder / f"{number:03}.png")
@@ -106,11 +119,11 @@ def test_a_folder_is_told_picture_by_picture(shoe: np.ndarray, tiny_data: Path, 
     assert sum(told[0]["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert "broken.jpg" in process.stderr
     assert process.returncode == 1
-    assert (workplace / "seen.png").stat().st_size > 5_000
+    assert (empty_folder / "seen.png").stat().st_size > 5_000
 
 
 @pytest.mark.slow
-def test_the_model_of_a_run_says_the_same_as_its_file(shoe: np.ndarray, tiny_data: Path, workplace: Path) -> None:
+def test_the_model_of_a_run_says_the_same_as_its_file(shoe: np.ndarray, tiny_data: Path, empty_folder: Path) -> None:
     trained = run_step(*TINY, f"data_root={tiny_data}", "trainer.epochs=1")
     run_id = trained.stdout.split("MLflow run ")[1].split()[0]
     Image.fromarray(shoe).save("shoe.png")
@@ -119,7 +132,7 @@ def test_the_model_of_a_run_says_the_same_as_its_file(shoe: np.ndarray, tiny_dat
     assert answers[0].stdout == answers[1].stdout
 
 
-def test_without_a_model_or_picture_the_way_out_is_named(workplace: Path, shoe: np.ndarray) -> None:
+def test_without_a_model_or_picture_the_way_out_is_named(empty_folder: Path, shoe: np.ndarray) -> None:
     Image.fromarray(shoe).save("shoe.png")
     assert_one_sentence(run_step("shoe.png", step="predict"), "models/mlp/model.keras", "python -m fashion_mnist")
     assert_one_sentence(run_step("shoe.png", "run=" + "0" * 32, step="predict"), "MLflow has no model")

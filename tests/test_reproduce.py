@@ -13,7 +13,7 @@ import yaml
 from conftest import ROOT, TINY, assert_one_sentence, run_step
 from mlflow.entities import Metric, Run
 
-from fashion_mnist import lineage, reproduce, verdict
+from fashion_mnist import lineage, original, reproduce, verdict
 from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
 from fashion_mnist.errors import UserError
@@ -95,6 +95,23 @@ def test_what_differs_is_said(trained: Run, tiny_data: Path, capsys: pytest.Capt
         assert name in line
         assert "other" in line
         client().set_tag(trained.info.run_id, tag, trained.data.tags[tag])
+
+
+def test_changes_that_are_not_kept_count_as_a_difference(
+    trained: Run, tiny_data: Path, capsys: pytest.CaptureFixture
+) -> None:
+    client().set_tag(trained.info.run_id, "git_dirty", "true")
+    Path(f"{trained.info.artifact_uri}".removeprefix("file://"), lineage.PATCH).unlink(missing_ok=True)
+    assert outcome(tiny_data, f"run={trained.info.run_id}", "check_only=true") == 4
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "differs" in line]
+    assert "uncommitted changes" in line
+    assert "unknown" in line
+
+
+def test_what_data_auto_came_to_is_taken_again(trained: Run) -> None:
+    typed = ["data=auto", "tracking.run_name=${model.name}-a", "seed=3"]
+    client().log_text(trained.info.run_id, yaml.safe_dump(typed), "overrides.yaml")
+    assert original.typed(client(), trained) == ["data=synthetic", "seed=3"]
 
 
 @pytest.mark.slow
@@ -195,12 +212,15 @@ def test_a_patch_holds_changed_deleted_and_new_files(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     git("add", "--all")
     git("commit", "-m", "first")
+    assert lineage.uncommitted(tmp_path / ".git") is None
     assert lineage.uncommitted(tmp_path) == b""
     (tmp_path / "src/changed").write_text("A\n")
     (tmp_path / "src/deleted").unlink()
     (tmp_path / "src/new").write_bytes(bytes(range(256)))
+    (tmp_path / "src/latin").write_bytes("Größe\n".encode("latin-1"))
     changed, status = content(), git("status", "--porcelain")
     patch = lineage.uncommitted(tmp_path)
+    assert patch is not None
     assert git("status", "--porcelain") == status
     git("stash", "--include-untracked")
     git("apply", "-", given=patch)
@@ -219,7 +239,7 @@ def clone(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_run_with_uncommitted_changes_is_made_again_with_its_own_code(
-    clone: Path, workplace: Path, tiny_data: Path
+    clone: Path, empty_folder: Path, tiny_data: Path
 ) -> None:
     module = clone / "src/fashion_mnist/models.py"
     text = module.read_text()
@@ -253,5 +273,5 @@ def test_a_commit_that_is_not_here_is_named(trained: Run, tiny_data: Path) -> No
     assert sorted(statuses) == ["FAILED", "FINISHED"]
 
 
-def test_a_run_must_be_named(workplace: Path) -> None:
+def test_a_run_must_be_named(empty_folder: Path) -> None:
     assert_one_sentence(run_step(step="reproduce"), "run has no value: write run=VALUE")

@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT, TINY, run_step
 from mlflow.entities import Run
 
-from fashion_mnist import saving
+from fashion_mnist import saving, tracking
 from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
 from fashion_mnist.costs import of_prediction
@@ -28,6 +28,7 @@ from fashion_mnist.fetch import fetch
 from fashion_mnist.fit import build
 from fashion_mnist.lineage import config_digest, file_digest, run_name
 from fashion_mnist.outbox import Outbox
+from fashion_mnist.parcel import Parcel
 from fashion_mnist.results import read_predictions, write_predictions
 from fashion_mnist.scores import calibration_error, confusion, per_class_table, summarize
 from fashion_mnist.train import train
@@ -56,7 +57,9 @@ def test_every_variant_trains_and_is_evaluated(variant: str, tiny: Compose) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant not in WITHOUT_DOWNLOADS])
-def test_the_same_seed_gives_the_same_bytes_and_another_does_not(variant: str, tiny: Compose, workplace: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
+    variant: str, tiny: Compose, empty_folder: Path
+) -> None:
     def outcome(folder: str) -> list[bytes]:
         config = tiny(f"model={variant}", f"output_dir={folder}", "trainer.epochs=1")
         train(config)
@@ -91,7 +94,7 @@ def test_a_model_that_refuses_its_arguments_is_named(tiny: Compose) -> None:
         build(config)
 
 
-def test_a_saved_model_is_a_plain_keras_model_without_optimizer(tiny: Compose, workplace: Path) -> None:
+def test_a_saved_model_is_a_plain_keras_model_without_optimizer(tiny: Compose, empty_folder: Path) -> None:
     config = tiny()
     model = build(config)
     saving.save(model, config.model_file)
@@ -102,7 +105,7 @@ def test_a_saved_model_is_a_plain_keras_model_without_optimizer(tiny: Compose, w
     assert [file.name for file in config.model_file.parent.iterdir()] == ["model.keras"]
 
 
-def test_a_file_that_is_no_model_is_refused(tiny: Compose, workplace: Path) -> None:
+def test_a_file_that_is_no_model_is_refused(tiny: Compose, empty_folder: Path) -> None:
     config = tiny()
     config.model_file.parent.mkdir(parents=True)
     config.model_file.write_bytes(b"not a model")
@@ -110,13 +113,13 @@ def test_a_file_that_is_no_model_is_refused(tiny: Compose, workplace: Path) -> N
         saving.load(config.model_file)
 
 
-def test_without_validation_all_images_are_learned_from(tiny: Compose, workplace: Path) -> None:
+def test_without_validation_all_images_are_learned_from(tiny: Compose, empty_folder: Path) -> None:
     train(tiny("data.validation=0", "trainer.epochs=1"))
     assert set(json.loads(Path("metrics/mlp/train.json").read_text())) == {"accuracy", "loss", "parameters"}
-    assert (workplace / "plots/mlp/learning_curves.png").stat().st_size > 5_000
+    assert (empty_folder / "plots/mlp/learning_curves.png").stat().st_size > 5_000
 
 
-def test_evaluation_of_a_model_from_elsewhere_gets_a_run_of_its_own(tiny: Compose, workplace: Path) -> None:
+def test_evaluation_of_a_model_from_elsewhere_gets_a_run_of_its_own(tiny: Compose, empty_folder: Path) -> None:
     config = tiny()
     saving.save(build(config), config.model_file)
     evaluate(config)
@@ -136,18 +139,18 @@ def test_a_failed_training_leaves_a_failed_run(tiny: Compose, monkeypatch: pytes
     assert [run.info.status for run in all_runs()] == ["FAILED"]
 
 
-def test_a_training_that_diverges_is_a_failure_and_leaves_no_model(tiny: Compose, workplace: Path) -> None:
+def test_a_training_that_diverges_is_a_failure_and_leaves_no_model(tiny: Compose, empty_folder: Path) -> None:
     with pytest.raises(UserError, match=r"diverged.*optimizer\.learning_rate"):
         train(tiny("optimizer.learning_rate=1e30"))
     assert [run.info.status for run in all_runs()] == ["FAILED"]
-    assert not list(workplace.rglob("*.keras"))
+    assert not list(empty_folder.rglob("*.keras"))
 
 
 @pytest.mark.parametrize("kind", ["models", "metrics", "plots", "predictions"])
 def test_a_results_folder_that_cannot_be_written_is_refused_before_training(
-    kind: str, tiny: Compose, workplace: Path
+    kind: str, tiny: Compose, empty_folder: Path
 ) -> None:
-    (workplace / kind).touch()
+    (empty_folder / kind).touch()
     with pytest.raises(UserError, match=f"cannot write to {kind}/mlp.*output_dir="):
         train(tiny())
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
@@ -187,7 +190,7 @@ def test_a_sweep_of_evaluations_takes_the_models_where_they_are(tiny: Compose, t
     ids=["run", "run of a scheduler", "sweep"],
 )
 def test_ctrl_c_marks_the_run_as_killed_and_says_how_to_go_on(
-    swept: list[str], runs: int, kind: signal.Signals, workplace: Path, tiny_data: Path
+    swept: list[str], runs: int, kind: signal.Signals, empty_folder: Path, tiny_data: Path
 ) -> None:
     keys = [*TINY, f"data_root={tiny_data}", "trainer.epochs=100000", *swept]
     command = [sys.executable, "-m", "fashion_mnist.train", *keys]
@@ -258,7 +261,7 @@ def test_a_sweep_ends_with_its_jobs_side_by_side(sweep: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_preset_can_be_a_sweep_of_its_own(tiny_data: Path, workplace: Path) -> None:
+def test_a_preset_can_be_a_sweep_of_its_own(tiny_data: Path, empty_folder: Path) -> None:
     keys = [*TINY[:3], f"data_root={tiny_data}", "trainer.epochs=1"]
     client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     given = client.create_run(client.create_experiment("test"))  # as `mlflow run` does
@@ -279,7 +282,7 @@ def test_a_job_of_a_sweep_gives_the_same_bytes_as_a_run_of_its_own(sweep: Path, 
 
 
 @pytest.mark.slow
-def test_a_sweep_with_a_job_that_fails_goes_on_and_ends_as_failed(workplace: Path, tiny_data: Path) -> None:
+def test_a_sweep_with_a_job_that_fails_goes_on_and_ends_as_failed(empty_folder: Path, tiny_data: Path) -> None:
     filters = "model.filters=[8,8,8,8,8],[4]"
     process = run_step("-m", *TINY, f"data_root={tiny_data}", "model=cnn", filters, "trainer.epochs=1")
     assert process.returncode == 1
@@ -294,8 +297,8 @@ def test_a_sweep_with_a_job_that_fails_goes_on_and_ends_as_failed(workplace: Pat
 
 
 @pytest.mark.slow
-def test_several_first_runs_at_once_set_the_database_up_together(workplace: Path, tiny_data: Path) -> None:
-    (workplace / "mlflow.db").unlink()
+def test_several_first_runs_at_once_set_the_database_up_together(empty_folder: Path, tiny_data: Path) -> None:
+    (empty_folder / "mlflow.db").unlink()
     command = [sys.executable, "-m", "fashion_mnist.train", *TINY[:4], f"data_root={tiny_data}", "trainer.epochs=1"]
     started = [subprocess.Popen([*command, f"output_dir={number}"], stderr=subprocess.PIPE) for number in range(3)]
     errors = [process.communicate(timeout=200)[1].decode() for process in started]
@@ -325,6 +328,20 @@ def test_the_run_of_mlflow_run_is_continued(tiny: Compose, monkeypatch: pytest.M
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
     assert train(config) == given.run_id
     assert client.get_run(given.run_id).info.run_name == "my own name"
+
+
+def test_a_name_that_somebody_gave_is_kept() -> None:
+    from mlflow.utils.name_utils import _generate_random_name
+
+    assert all(tracking.is_made_up(_generate_random_name()) for _ in range(100))
+    assert not any(map(tracking.is_made_up, ("lesson-cnn-2", "my-run-1", "mlp", "", None)))
+
+
+@pytest.mark.slow
+def test_what_cannot_be_sent_is_said(tiny: Compose, empty_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    Parcel(tiny().tracking.uri, "0" * 32, tags={"a": "b"}).keep()
+    train(tiny("trainer.epochs=1"))
+    assert "cannot be sent yet (" in capsys.readouterr().err
 
 
 def test_the_run_that_mlflow_opens_for_a_single_step_says_what_it_is(

@@ -70,7 +70,7 @@ def test_other_images_under_the_same_name_are_not_called_fashion_mnist(folder: P
     assert "not Fashion-MNIST" in card.title
 
 
-def test_the_preset_trains_on_it(folder: Path, workplace: Path) -> None:
+def test_the_preset_trains_on_it(folder: Path, empty_folder: Path) -> None:
     process = run_step("experiment=tfds_ann", f"data.dir={folder}", "trainer.epochs=1", step="main")
     assert process.returncode == 0, process.stderr
     assert "on the test set of tfds_unofficial (not Fashion-MNIST)" in " ".join(process.stdout.split())
@@ -91,18 +91,18 @@ def test_other_images_are_read_again_from_where_they_are(folder: Path, tmp_path:
         prepare(compose(["data=tfds", f"data.dir={tmp_path}/empty", "data.timeout=1"]).data, tmp_path)
 
 
-def test_a_dataset_that_is_not_there_and_cannot_be_downloaded(workplace: Path) -> None:
+def test_a_dataset_that_is_not_there_and_cannot_be_downloaded(empty_folder: Path) -> None:
     pytest.importorskip("tensorflow_datasets", reason="uv sync --extra tfds")
     proxies = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
-    process = run_step("data=tfds", f"data.dir={workplace}/empty", "data.timeout=1", step="fetch", **proxies)
+    process = run_step("data=tfds", f"data.dir={empty_folder}/empty", "data.timeout=1", step="fetch", **proxies)
     assert process.returncode == 1
     assert "cannot download it" in process.stderr.splitlines()[-1]
     assert "Traceback" not in process.stderr
 
 
-def test_without_the_extra_the_way_to_it_is_named(workplace: Path) -> None:
-    (workplace / "tensorflow_datasets.py").write_text("raise ImportError")
-    path = os.pathsep.join([str(workplace), str(ROOT / "src")])
+def test_without_the_extra_the_way_to_it_is_named(empty_folder: Path) -> None:
+    (empty_folder / "tensorflow_datasets.py").write_text("raise ImportError")
+    path = os.pathsep.join([str(empty_folder), str(ROOT / "src")])
     assert_one_sentence(run_step("data=tfds", step="fetch", PYTHONPATH=path), "uv sync --extra tfds")
 
 

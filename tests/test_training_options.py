@@ -84,7 +84,7 @@ def dataset(config: Config):
     return folder, read_card(folder)
 
 
-def test_the_runs_metrics_are_those_of_the_epoch_that_was_kept(tiny: Compose, workplace: Path) -> None:
+def test_the_runs_metrics_are_those_of_the_epoch_that_was_kept(tiny: Compose, empty_folder: Path) -> None:
     run_id = train(tiny("trainer.patience=1", "trainer.epochs=20", "optimizer=sgd", "optimizer.learning_rate=0.5"))
     kept = json.loads(Path("metrics/mlp/train.json").read_text())
     metrics = mlflow.get_run(run_id).data.metrics
@@ -97,7 +97,7 @@ def test_the_runs_metrics_are_those_of_the_epoch_that_was_kept(tiny: Compose, wo
     assert len(epochs) == len(client.get_metric_history(run_id, "val_loss")) - 1
 
 
-def test_patience_without_validation_images_is_refused(workplace: Path) -> None:
+def test_patience_without_validation_images_is_refused(empty_folder: Path) -> None:
     process = run_step("data=synthetic", "data.validation=0", "trainer.patience=3")
     assert_one_sentence(process, "trainer.patience", "data.validation=0")
 
@@ -123,16 +123,16 @@ def test_mlflows_own_autologging_works_as_it_does_with_any_keras_model(tiny: Com
     assert mlflow.get_run(run.info.run_id).data.params["epochs"] == "3"
 
 
-def test_tensorboard_gets_curves_and_histograms_of_the_last_training_alone(tiny: Compose, workplace: Path) -> None:
+def test_tensorboard_gets_curves_and_histograms_of_the_last_training_alone(tiny: Compose, empty_folder: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = tiny("trainer.tensorboard=true", "trainer.epochs=2")
     for _ in range(2):
         trained(config)
     for part in ("train", "validation"):
-        events = EventAccumulator(str(workplace / "logs/mlp" / part), size_guidance={"tensors": 0}).Reload()
+        events = EventAccumulator(str(empty_folder / "logs/mlp" / part), size_guidance={"tensors": 0}).Reload()
         tags = events.Tags()["tensors"]
         assert {"epoch_loss", "epoch_accuracy"} <= set(tags)
         assert len(events.Tensors("epoch_loss")) == 2
-    events = EventAccumulator(str(workplace / "logs/mlp/train")).Reload()
+    events = EventAccumulator(str(empty_folder / "logs/mlp/train")).Reload()
     assert any("kernel" in tag for tag in events.Tags()["tensors"])

@@ -90,19 +90,19 @@ def test_nothing_can_thaw_in_a_model_that_has_no_frozen_layers(tiny: Compose) ->
         fit(build(config), training, validation, config)
 
 
-def test_weights_that_are_not_there_are_asked_for(workplace: Path, tiny_data: Path) -> None:
+def test_weights_that_are_not_there_are_asked_for(empty_folder: Path, tiny_data: Path) -> None:
     proxies = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
     data = ["data=synthetic", "data.train_images=600", "data.test_images=100", "data.validation=100"]
-    process = run_step("model=transfer", *data, f"data_root={tiny_data}", KERAS_HOME=f"{workplace}/keras", **proxies)
+    process = run_step("model=transfer", *data, f"data_root={tiny_data}", KERAS_HOME=f"{empty_folder}/keras", **proxies)
     assert_one_sentence(process, "MobileNetV3Small", "model.weights=FILE")
 
 
-def test_weights_come_from_a_file(workplace: Path) -> None:
+def test_weights_come_from_a_file(empty_folder: Path) -> None:
     source = build(compose(SMALL)).layers[-3]
-    source.save_weights(workplace / "own.weights.h5")
-    model = build(compose([*SMALL[:1], SMALL[2], "seed=1", f"model.weights={workplace}/own.weights.h5"]))
+    source.save_weights(empty_folder / "own.weights.h5")
+    model = build(compose([*SMALL[:1], SMALL[2], "seed=1", f"model.weights={empty_folder}/own.weights.h5"]))
     assert same(model.layers[-3].get_weights(), source.get_weights())
 
 
-def test_a_file_that_does_not_exist_is_refused_at_once(workplace: Path) -> None:
+def test_a_file_that_does_not_exist_is_refused_at_once(empty_folder: Path) -> None:
     assert_one_sentence(run_step("model=transfer", "model.weights=nowhere.h5"), "model.weights", "a file that exists")

@@ -15,14 +15,6 @@ from fashion_mnist.train import train
 
 def run(config: Config) -> None:
     """Trains and evaluates one variant."""
-    from fashion_mnist import store
-    from fashion_mnist.data import read_card
-    from fashion_mnist.sources import prepare
-
-    store.check(config.tracking, config.overrides)
-    card = read_card(prepare(config.data, config.data_root))
-    if config.data.name == "auto":
-        config.data.name = card.name  # decided once
     metrics: dict[str, float] = {}
     run_id = train(config, then=lambda outbox: metrics.update(evaluate(config, outbox)))
     if metrics:  # else a sweep had this finished already

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from fashion_mnist.config import ARGUMENTS, CONF, GROUPS, SCHEMAS, Config, Rule, SyncConfig
+from fashion_mnist.config import ARGUMENTS, CONF, GROUPS, SCHEMAS, Config, ReproduceConfig, Rule, SyncConfig
 from fashion_mnist.errors import UserError
 
 
@@ -43,6 +43,8 @@ def checked(composed: DictConfig, choices: dict[str, str], primary: str = "confi
     check_ranges(config)
     if not isinstance(config, SyncConfig):  # which reads no dataset
         config.data_root = str(Path(config.data_root).expanduser())
+    if isinstance(config, Config | ReproduceConfig) and config.output_dir:
+        config.output_dir = str(Path(config.output_dir).expanduser())
     if isinstance(config, Config):
         check_training(config, choices)
     return config

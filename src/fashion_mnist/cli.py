@@ -1,13 +1,11 @@
-"""The command line of every step: what people type becomes a checked `Config`, and errors become one sentence."""
+"""The command line of every step: what people type becomes a checked `Config`."""
 
-import errno
+import contextlib
 import os
 import re
-import signal
 import sys
-import tempfile
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ValueType
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from fashion_mnist.checks import checked, unknown_key
+from fashion_mnist.checks import checked
 from fashion_mnist.config import CONF
 from fashion_mnist.errors import UserError
+from fashion_mnist.explain import explained
 
 FLAGS_WITH_VALUE = {
     "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
@@ -44,32 +41,23 @@ def main(job: Callable[[Any], Any], primary: str = "config") -> None:
         job: what to do, given the checked configuration.
         primary: the file of conf/ that says which keys there are, as in Hydra's `config_name`.
     """
-    full_error = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers ask for an end by it, as people by Ctrl-C
-    try:
+    with explained(primary):
         sys.argv[1:] = as_overrides(sys.argv[1:])
         if {"--help", "-h"} & set(sys.argv[1:]):
             print(help_text(job, primary), end="")
             return
-        # Hydra would print a traceback of its own; asked for the full error, it lets us say it in one sentence.
-        os.environ["HYDRA_FULL_ERROR"] = "1"
         flags = {argument.partition("=")[0] for argument in sys.argv[1:] if argument.startswith("-")}
+        if primary != "config" and flags & {"-m", "--multirun"}:
+            raise UserError("-m is for trainings; this step takes one value for each key.")
         if flags <= {"-m", "--multirun", "-r", "--run"}:  # others only print, or bring configurations of their own
             check_all([argument for argument in sys.argv[1:] if not argument.startswith("-")], primary)
         run_with_hydra(job, primary)
-    except KeyboardInterrupt as error:
-        print(f"\nInterrupted{': ' if str(error) else '.'}{error}", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        if full_error or (message := explain(error, primary)) is None:
-            raise
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(1)
 
 
 def run_with_hydra(job: Callable[[Any], Any], primary: str) -> None:
     """Lets Hydra compose the configuration, once or for each job of a sweep."""
     failure: list[Exception] = []
+    typed = os.environ.get("HYDRA_FULL_ERROR")
 
     def task(composed: DictConfig) -> Any:
         hydra_config = HydraConfig.get()
@@ -80,16 +68,30 @@ def run_with_hydra(job: Callable[[Any], Any], primary: str) -> None:
             if in_sweep and step_of(job) in TRAINING_STEPS and config.output_dir is None:
                 # The jobs of a sweep often share a variant, and must not overwrite each other's model.
                 config.output_dir = str(Path(hydra_config.runtime.output_dir))
-            return job(config)
+            with full_error(typed):
+                return job(config)
         except Exception as error:
             if in_sweep:  # Hydra goes on with the other jobs, and reports the first failure at the end
                 raise
             failure.append(error)  # raised below: Hydra would precede the sentence with a line of its own
 
     task.__module__ = f"fashion_mnist.{step_of(job)}"  # Hydra names the job and its log file after it
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name=primary)(task)()
+    with full_error("1"):  # else Hydra would print an error in its own way, and end the process
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=primary)(task)()
     if failure:
         raise failure[0]
+
+
+@contextlib.contextmanager
+def full_error(value: str | None) -> Iterator[None]:
+    """Sets or unsets HYDRA_FULL_ERROR for a while."""
+    before = os.environ.pop("HYDRA_FULL_ERROR", None)
+    try:
+        os.environ |= {} if value is None else {"HYDRA_FULL_ERROR": value}
+        yield
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR", None)
+        os.environ |= {} if before is None else {"HYDRA_FULL_ERROR": before}
 
 
 def step_of(job: Callable[..., Any]) -> str:
@@ -178,41 +180,6 @@ def quoted(override: str) -> str:
         return override
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'runs="{escaped}"'
-
-
-def explain(error: BaseException, primary: str = "config") -> str | None:
-    """The sentence for an error that the user can mend; None for a defect of ours, which deserves its traceback."""
-    match error:
-        case UserError():
-            return str(error)
-        case MissingConfigException(options=list() as options):
-            group, _, choice = (error.missing_cfg_file or "").rpartition("/")
-            return f"{group} has no option '{choice}'; choose one of {', '.join(options)}."
-        case OverrideParseException():
-            key, equals, _ = error.override.partition("=")
-            if not equals:
-                return f"'{key}' has no value: write {key}=VALUE; --help lists the keys."
-            return f"cannot read '{error.override}'; values with special characters need quotes: \"{key}='...'\"."
-        case HydraException() if found := re.search(r"Could not override '([^']+)'", str(error)):
-            return str(unknown_key(found[1], primary))
-        case HydraException() if found := re.search(r"Ambiguous value for argument '([^=]+)=([^']+)'", str(error)):
-            key, values = found.groups()
-            as_list = f"write {key}=[{values}] for a list, or " if "." in key else ""
-            return f"{key} got several values: {as_list}add -m for a sweep over them."
-        case HydraException():
-            return " ".join(str(error).split())
-        case ValueError() if "Config group override" in str(error):
-            return "a group such as model or data takes the name of one of its options; --help lists them."
-        case OmegaConfBaseException():
-            return f"{error.full_key or 'the configuration'}: {str(error).splitlines()[0]}."
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            place = f"the disk of the results, or that of temporary files in {tempfile.gettempdir()}"
-            return f"No space left on device: {place}; make room, and start the same command again."
-        case OSError(filename=str() as filename):
-            return f"cannot use {filename}: {error.strerror}."
-        case Exception() if type(error).__name__ == "MlflowException":  # known by name: its import takes seconds
-            return f"MLflow refuses: {str(error).splitlines()[0].partition(' (Caused by')[0]}"
-    return None
 
 
 def help_text(job: Callable[..., Any], primary: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import CompareConfig
+from fashion_mnist.errors import UserError
 
 
 def compare(config: CompareConfig) -> None:
@@ -18,21 +19,25 @@ def compare(config: CompareConfig) -> None:
     store.check(config.tracking, config.overrides)
     trainings, left_out, tested = runs.read(config)
     compared = comparison.compare(trainings, left_out, tested, config.baseline)
-    pictures = page.pictures_of(config, tested)
-    if isinstance(pictures, str):
-        print(pictures)
-        pictures = None
-    files = report.write(compared, Path(config.reports).expanduser(), pictures)
+    try:
+        images = page.test_images(config, tested)
+    except UserError as error:
+        if config.variants:  # their labels alone tell that they are about Fashion-MNIST
+            raise
+        print(f"The report shows no images: {error}")
+        images = None
+    files = report.write(compared, Path(config.reports).expanduser(), images)
     report.show(compared, files)
     names = [group.name for group in compared.groups]
     name = f"compare {', '.join(names)}" if len(names) < 4 else f"compare {len(names)} with {compared.baseline.name}"
+    name = config.tracking.run_name or name
     tags = {"baseline": compared.baseline.name, "compared": str(len(compared.trainings))}
     note = report.as_note(compared, trainings[0].experiment)
     run_id = tracking.log_report(config.tracking, name, note, tags, files)
     if config.promote:
         from fashion_mnist import promotion
 
-        print(promotion.promote(config, compared, pictures, run_id))
+        print(promotion.promote(config, compared, images, run_id))
 
 
 if __name__ == "__main__":

@@ -233,7 +233,7 @@ class ReproduceConfig:
 
 @dataclass
 class SyncConfig:
-    """conf/sync.yaml: where to send what was kept."""
+    """conf/sync.yaml: how long a server may take to answer."""
 
     tracking: TrackingConfig
     overrides: list[str] = field(default_factory=list)

@@ -5,6 +5,7 @@ The probabilities of all test images are kept, so that `compare` needs no model.
 Everything is added to the MLflow run that trained the model, which is found by the model's digest.
 """
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ def evaluate(config: Config, outbox: Outbox | None = None) -> dict[str, float]:
     from fashion_mnist.sources import prepare
 
     if not config.model_file.is_file():
-        command = " ".join(["python -m fashion_mnist.train", *config.overrides])
+        command = shlex.join(["python", "-m", "fashion_mnist.train", *config.overrides])
         raise UserError(f"there is no model in {config.model_file}; train it first: {command}")
     if outbox is None:
         store.check(config.tracking, config.overrides)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import subprocess
 import tempfile
 from importlib.metadata import version
@@ -88,7 +89,7 @@ def note(config: Config, card: Card, tags: dict[str, str]) -> str:
     """The description that the UI shows at the top of the run, in Markdown."""
     dirty = " with uncommitted changes" if tags["git_dirty"] == "true" else ""
     epochs = f"{config.trainer.epochs} epoch{'s' if config.trainer.epochs > 1 else ''}"
-    command = " ".join(["python -m fashion_mnist", *config.overrides])
+    command = shlex.join(["python", "-m", "fashion_mnist", *config.overrides])
     return (
         f"**{config.variant}** on {card.title}: {epochs}, batch {config.trainer.batch_size}, "
         f"seed {config.seed}, {tags['device']}.\n\n"
@@ -114,8 +115,11 @@ def code_digest() -> str:
     return hashlib.sha256(b"".join(sources)).hexdigest()[:16]
 
 
-def uncommitted(folder: Path = ROOT) -> bytes:
-    """What differs from the last commit in the files that decide the result, new ones included, as a patch for git."""
+def uncommitted(folder: Path = ROOT) -> bytes | None:
+    """What differs from the last commit in the files that decide the result, new ones included, as a patch for git.
+
+    None where git cannot tell.
+    """
     with tempfile.TemporaryDirectory() as temporary:  # an index of its own, so that the person's stays as it is
         environment = {**os.environ, "GIT_INDEX_FILE": str(Path(temporary) / "index")}
 
@@ -128,7 +132,7 @@ def uncommitted(folder: Path = ROOT) -> bytes:
             git_in_folder("add", "--all", "--", *DECISIVE_FILES)
             return git_in_folder("diff", "--cached", "--binary", "HEAD")
         except (OSError, subprocess.SubprocessError):
-            return b""
+            return None
 
 
 def file_digest(file: Path) -> str:

@@ -42,7 +42,7 @@ DUPLICATED = {"train_images": ((601, 39865), (831, 24228), (1826, 23718)), "test
 
 
 def official_arrays(config: DataConfig) -> Arrays:
-    """Fashion-MNIST from the first place that has it: `config.dir`, the Keras cache, the mirrors.
+    """Fashion-MNIST from `config.dir` and nowhere else, if that is set; else from the Keras cache or the mirrors.
 
     Returns:
         `train_images` (60000, 28, 28), `train_labels` (60000,), `test_images` (10000, 28, 28) and `test_labels`

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 # Overrides that say where and how something lies, not what it is.
 ELSEWHERE = (
     "tracking.", "output_dir=", "data_root=", "data.dir=", "data.mirrors=", "data.timeout=",
-    "trainer.resume=", "hydra.",
+    "trainer.resume=",
 )  # fmt: skip
 
 
-class Difference(NamedTuple):
-    """One thing that a run was made of, and what is here in its place."""
+class Origin(NamedTuple):
+    """One thing that a run was made of, and what is here in its place, the same or not."""
 
     what: str
     there: str
@@ -63,8 +63,8 @@ def find(client: "MlflowClient", run_id: str) -> "Run":
     return run
 
 
-def artifact(client: "MlflowClient", run: "Run", name: str) -> str | None:
-    """The text of one of the run's artifacts; None if it has none of this name.
+def artifact(client: "MlflowClient", run: "Run", name: str) -> bytes | None:
+    """The content of one of the run's artifacts; None if it has none of this name.
 
     Raises:
         UserError: it cannot be had.
@@ -73,25 +73,22 @@ def artifact(client: "MlflowClient", run: "Run", name: str) -> str | None:
         return None
     try:
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(client.download_artifacts(run.info.run_id, name, folder))
-            return file.read_bytes().decode(errors="surrogateescape")
+            return Path(client.download_artifacts(run.info.run_id, name, folder)).read_bytes()
     except OSError as error:
         raise UserError(f"{name} of run {run.info.run_id} cannot be had ({error}).") from error
 
 
 def read_yaml(client: "MlflowClient", run: "Run", name: str) -> Any:
-    """One of the run's YAML files, without anything that OmegaConf would look up here, such as environment variables.
+    """One of the run's YAML files, as it is written: what would be looked up here, such as `${oc.env:KEY}`, is not.
 
     Raises:
         UserError: it is missing, or is not what this project writes.
     """
-    text = artifact(client, run, name)
-    if text is None:
+    content = artifact(client, run, name)
+    if content is None:
         raise UserError(f"run {run.info.run_id} keeps no {name}; it cannot be made again.")
     try:
-        if "${" in text:
-            raise ValueError("it asks for values of this machine")
-        return OmegaConf.to_container(OmegaConf.create(text))
+        return OmegaConf.to_container(OmegaConf.create(content.decode()))
     except Exception as error:  # of YAML and OmegaConf there are many
         raise UserError(f"{name} of run {run.info.run_id} cannot be read ({reason_of(error)}).") from error
 
@@ -104,11 +101,12 @@ def configuration(client: "MlflowClient", run: "Run", config: ReproduceConfig) -
     """
     content = read_yaml(client, run, "config.yaml")
     dataset = run.data.tags.get("dataset", "")
+    if "${" in str(content):  # nothing of the kind is left in what this project writes
+        raise UserError(
+            f"config.yaml of run {run.info.run_id} asks for values of this machine; they are not looked up."
+        )
     try:
-        for group, option in {
-            "augment": "none",
-            "trainer": "default",
-        }.items():  # for keys that are younger than the run
+        for group, option in {"augment": "none", "trainer": "default"}.items():  # for keys younger than the run
             content[group] = {**example_of(group, option), **content.get(group, {})}
         content["trainer"]["resume"] = "auto"
         here = config.data if dataset != "tfds" or config.data.name == "tfds" else DataConfig(dataset, 0)
@@ -117,9 +115,8 @@ def configuration(client: "MlflowClient", run: "Run", config: ReproduceConfig) -
         content["output_dir"] = config.output_dir or f"outputs/reproduced/{run.info.run_id}"
         options = {group: option_of(content[group], group, run.info.run_id) for group in ("model", "optimizer")}
         place = client.get_experiment(run.info.experiment_id).name
-        content["tracking"] = vars(
-            TrackingConfig(config.tracking.uri, place, f"{run.info.run_name} (again)", config.tracking.timeout)
-        )
+        name = config.tracking.run_name or f"{run.info.run_name} (again)"
+        content["tracking"] = vars(TrackingConfig(config.tracking.uri, place, name, config.tracking.timeout))
         settings: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content))
         check_ranges(settings)
         check_training(settings, options)
@@ -135,11 +132,15 @@ def configuration(client: "MlflowClient", run: "Run", config: ReproduceConfig) -
 
 
 def typed(client: "MlflowClient", run: "Run") -> list[str]:
-    """What was typed to start the run, without places and addresses."""
+    """What was typed to start the run, without places and addresses, and with the dataset that `data=auto` came to."""
     overrides = read_yaml(client, run, "overrides.yaml")
     if not (isinstance(overrides, list) and all(isinstance(override, str) for override in overrides)):
         raise UserError(f"overrides.yaml of run {run.info.run_id} is no list of texts.")
-    return [override for override in overrides if not override.lstrip("+~").startswith(ELSEWHERE)]
+    return [
+        f"data={run.data.tags.get('dataset')}" if override.startswith("data=") else override
+        for override in overrides
+        if not override.lstrip("+~").startswith(ELSEWHERE)
+    ]
 
 
 def option_of(section: dict[str, Any], group: str, run_id: str) -> str:
@@ -164,7 +165,7 @@ def option_of(section: dict[str, Any], group: str, run_id: str) -> str:
     return next(name for name, target in targets.items() if target == section["_target_"])
 
 
-def differences(client: "MlflowClient", run: "Run", settings: Config, card: Card) -> list[Difference]:
+def origins(client: "MlflowClient", run: "Run", settings: Config, card: Card) -> list[Origin]:
     """What the run was made of, beside what is here."""
     there, here = run.data.tags, lineage.tags(settings, card)
     names = {
@@ -178,10 +179,10 @@ def differences(client: "MlflowClient", run: "Run", settings: Config, card: Card
         "keras": "Keras",
         "device": "machine",
     }
-    rows = [Difference(name, shown(there, key), shown(here, key)) for key, name in names.items()]
-    kept = artifact(client, run, lineage.PATCH) if there.get("git_dirty") == "true" else ""
-    changes = [changes_of(kept), changes_of(lineage.uncommitted().decode(errors="surrogateescape"))]
-    return [rows[0], Difference("uncommitted changes", *changes), *rows[1:]]
+    rows = [Origin(name, shown(there, key), shown(here, key)) for key, name in names.items()]
+    kept = artifact(client, run, lineage.PATCH) if there.get("git_dirty") == "true" else b""
+    changes = [changes_of(kept), changes_of(lineage.uncommitted())]
+    return [rows[0], Origin("uncommitted changes", *changes), *rows[1:]]
 
 
 def shown(tags: dict[str, str], key: str) -> str:
@@ -190,8 +191,8 @@ def shown(tags: dict[str, str], key: str) -> str:
     return value[:12] if key == "git_commit" else value
 
 
-def changes_of(patch: str | None) -> str:
-    """A patch in a few words."""
+def changes_of(patch: bytes | None) -> str:
+    """A patch in a few words; None where there are changes, or may be, and no patch tells which."""
     if patch is None:
-        return "some, not kept"
-    return hashlib.sha256(patch.encode(errors="surrogateescape")).hexdigest()[:16] if patch else "none"
+        return "unknown"
+    return hashlib.sha256(patch).hexdigest()[:16] if patch else "none"

@@ -81,7 +81,7 @@ class Outbox:
         """Sends what has come together, until the run is closed; what does not arrive is sent again."""
         while not self.closing.wait(EVERY):
             with self.access:
-                waiting = [metric for metric in self.parcel.metrics if not metric.of_model]
+                waiting = list(self.parcel.metrics)
             if not waiting:
                 continue
             try:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fashion_mnist.errors import UserError
 
@@ -30,7 +30,7 @@ def read(file: Path) -> np.ndarray:
     """
     try:
         with Image.open(file) as picture:
-            return as_dataset(picture)
+            return as_dataset(ImageOps.exif_transpose(picture))  # upright, however the camera was held
     except FileNotFoundError:
         raise UserError(f"there is no file {file}.") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -47,6 +47,8 @@ def as_dataset(picture: Image.Image) -> np.ndarray:
     if "A" in picture.getbands() or "transparency" in picture.info:
         coloured = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured)
+    if picture.mode.startswith("I;16"):  # Pillow would cut off all greys but the darkest
+        picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
     pixels = np.asarray(picture.convert("L"))
     edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     background = int(np.median(edge))

@@ -18,6 +18,7 @@ The exit code is 1 when a picture could not be read; the others are told all the
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,9 +30,10 @@ from rich.table import Table
 
 from fashion_mnist import pictures
 from fashion_mnist.checks import known_keys
-from fashion_mnist.cli import compose, explain
+from fashion_mnist.cli import compose
 from fashion_mnist.data import CLASS_NAMES
-from fashion_mnist.errors import UserError
+from fashion_mnist.errors import UserError, say
+from fashion_mnist.explain import explained
 from fashion_mnist.progress import progress
 
 BATCH = 256
@@ -93,7 +95,7 @@ def predict(request: Request) -> bool:
     if not files:
         raise UserError(f"there is no picture in {', '.join(str(place) for place in request.places)}.")
     if request.model is None and not config.model_file.is_file():
-        command = " ".join(["python -m fashion_mnist", *request.overrides])
+        command = shlex.join(["python", "-m", "fashion_mnist", *request.overrides])
         raise UserError(f"there is no model in {config.model_file}; train it first: {command}")
     readable, images, complete = read_all(files)
     if not readable:
@@ -119,7 +121,7 @@ def read_all(files: Sequence[Path]) -> tuple[list[Path], np.ndarray, bool]:
             images.append(pictures.read(file))
             readable.append(file)
         except UserError as error:
-            print(f"skipped: {error}", file=sys.stderr)
+            say(f"skipped: {error}")
     return (
         readable,
         np.array(images, dtype=np.uint8).reshape(-1, pictures.SIDE, pictures.SIDE),
@@ -181,15 +183,8 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]) or len(sys.argv) == 1:
         print(__doc__)
         return
-    try:
+    with explained():
         sys.exit(0 if predict(parse(sys.argv[1:])) else 1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        if (message := explain(error)) is None:
-            raise
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from fashion_mnist.comparison import Comparison, Group, judge
 from fashion_mnist.config import CompareConfig
 from fashion_mnist.data import CLASS_NAMES
 from fashion_mnist.errors import UserError
-from fashion_mnist.page import Pictures
 from fashion_mnist.registry import keras_file, requirements
 from fashion_mnist.runs import comparable
 from fashion_mnist.startup import import_tensorflow
@@ -29,7 +28,7 @@ MODEL, CHAMPION = "fashion-mnist", "champion"
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # of a model, and of an alias
 
 
-def promote(config: CompareConfig, compared: Comparison, pictures: Pictures | None, report_run: str) -> str:
+def promote(config: CompareConfig, compared: Comparison, images: np.ndarray | None, report_run: str) -> str:
     """Makes the winner `models:/fashion-mnist@champion`, if it is shown to be better than the present champion.
 
     The winner is the group with the best mean accuracy on the validation images: the test images are there to judge it,
@@ -64,7 +63,7 @@ def promote(config: CompareConfig, compared: Comparison, pictures: Pictures | No
         if not (judged.interval and judged.shown and judged.difference > 0):
             return f"Nothing was promoted: the champion is {present}. {judged.sentence}"
         verdict = judged.sentence.rstrip(".")
-    number = register(client, winner, pictures, report_run, verdict)
+    number = register(client, winner, images, report_run, verdict)
     return f"Promoted: {verdict}; it is version {number} of models:/{MODEL}@{CHAMPION}."
 
 
@@ -80,7 +79,7 @@ def champion_group(client: "MlflowClient", run_ids: Sequence[str], winner: Group
     return Group(f"{trainings[0].variant} (champion)", {}, [], trainings, winner.images)
 
 
-def register(client: "MlflowClient", winner: Group, pictures: Pictures | None, report_run: str, verdict: str) -> str:
+def register(client: "MlflowClient", winner: Group, images: np.ndarray | None, report_run: str, verdict: str) -> str:
     """Registers the group's best run by validation accuracy, and moves the alias.
 
     Returns:
@@ -119,7 +118,7 @@ def register(client: "MlflowClient", winner: Group, pictures: Pictures | None, r
             python_model=serving_file(),
             artifacts={"model": str(folder / "model.keras"), "class_names": str(folder / "class_names.json")},
             signature=ModelSignature(Schema([question]), Schema([answer, shares])),
-            input_example=pictures.images[:1] if pictures else None,
+            input_example=None if images is None else images[:1],
             pip_requirements=requirements("mlflow"),
             metadata={"model_digest": best.tags["model_digest"]},
         )

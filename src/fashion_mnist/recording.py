@@ -1,9 +1,11 @@
 """One training as one MLflow run: opened or continued, described, told everything, and closed however it ends."""
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
@@ -15,7 +17,7 @@ from fashion_mnist.data import Card
 from fashion_mnist.errors import say
 from fashion_mnist.outbox import Outbox
 from fashion_mnist.parcel import UNFINISHED, forget
-from fashion_mnist.tracking import MADE_UP, PARENT, SKIPPED, connect, experiment, label_step
+from fashion_mnist.tracking import PARENT, SKIPPED, connect, experiment, is_made_up, label_step
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -113,7 +115,7 @@ def describe(client: "MlflowClient", run: "Run", config: Config, card: Card, tag
 
     identifier = run.info.run_id
     tags = {**tags, "mlflow.note.content": lineage.note(config, card, tags)}
-    if MADE_UP.fullmatch(run.info.run_name or "") or config.tracking.run_name:
+    if is_made_up(run.info.run_name) or config.tracking.run_name:
         tags["mlflow.runName"] = lineage.run_name(config, card)
     # `mlflow run -P` has recorded its own parameters, and a parameter never changes.
     params = {key: value for key, value in lineage.params(config).items() if key not in run.data.params}
@@ -124,8 +126,11 @@ def describe(client: "MlflowClient", run: "Run", config: Config, card: Card, tag
     )
     client.log_text(identifier, OmegaConf.to_yaml(config.composed()), "config.yaml")
     client.log_text(identifier, OmegaConf.to_yaml(config.overrides), "overrides.yaml")
-    if tags["git_dirty"] == "true":
-        client.log_text(identifier, lineage.uncommitted().decode(errors="surrogateescape"), lineage.PATCH)
+    if tags["git_dirty"] == "true" and (patch := lineage.uncommitted()) is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / lineage.PATCH
+            file.write_bytes(patch)
+            client.log_artifact(identifier, str(file))
     official = card.source.startswith("http")
     source = HTTPDatasetSource(card.source) if official else CodeDatasetSource({"mlflow.source.name": card.source})
     dataset = MetaDataset(source, card.name, card.digest)._to_mlflow_entity()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -12,7 +13,7 @@ from rich.table import Table
 from fashion_mnist import tables
 from fashion_mnist.atomic import complete
 from fashion_mnist.comparison import Comparison, Group, Verdict
-from fashion_mnist.page import Pictures, as_html
+from fashion_mnist.page import as_html
 
 MOST_GROUPS, MOST_LINKS = 11, 5  # in a description, which MLflow cuts off after 8,000 characters
 SCORES = ("test_accuracy", "test_loss", "test_macro_f1", "test_calibration_error", "val_accuracy", "accuracy")
@@ -47,12 +48,12 @@ def show(comparison: Comparison, files: Sequence[Path]) -> None:
     console.print(f"Report: {', '.join(str(file) for file in files)}", highlight=False, soft_wrap=True)
 
 
-def write(comparison: Comparison, folder: Path, pictures: Pictures | None) -> list[Path]:
+def write(comparison: Comparison, folder: Path, images: np.ndarray | None) -> list[Path]:
     """Writes comparison.json, .md and .html; each is complete or not there."""
     contents = {
         "comparison.json": json.dumps(as_json(comparison), indent=1, allow_nan=False) + "\n",
         "comparison.md": as_markdown(comparison),
-        "comparison.html": as_html(comparison, pictures),
+        "comparison.html": as_html(comparison, images),
     }
     for name, content in contents.items():
         with complete(folder / name) as partial:

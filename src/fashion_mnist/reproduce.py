@@ -21,7 +21,7 @@ from fashion_mnist.errors import UserError
 from fashion_mnist.verdict import Verdict
 
 if TYPE_CHECKING:
-    from fashion_mnist.original import Difference
+    from fashion_mnist.original import Origin
 
 EXIT_CODES = {"identical": 0, "equal within tolerance": 3, "different": 4}
 
@@ -33,28 +33,29 @@ def reproduce(config: ReproduceConfig) -> None:
     from fashion_mnist.sources import prepare
     from fashion_mnist.startup import import_tensorflow
 
-    store.check(config.tracking)
+    store.check(config.tracking, config.overrides)
     client = tracking.connect(config.tracking)
     run = original.find(client, config.run)
     settings = original.configuration(client, run, config)
     card = read_card(prepare(settings.data, config.data_root))
     import_tensorflow()
-    differences = original.differences(client, run, settings, card)
-    show_differences(differences, run.info.run_name or config.run)
+    origins = original.origins(client, run, settings, card)
+    show_origins(origins, run.info.run_name or config.run)
     if config.check_only:
-        other = ", ".join(row.what for row in differences if row.differs)
+        other = ", ".join(row.what for row in origins if row.differs)
         tracking.label_step(config.tracking, f"check {run.info.run_name}", f"Differs here: {other or 'nothing'}.")
         sys.exit(EXIT_CODES["different"] if other else 0)
 
     if config.checkout:
         again = retraining.with_own_code(client, run, settings)
+        tracking.label_step(config.tracking, f"reproduce {run.info.run_name}", f"Recorded in run `{again}`.")
     else:
         again = retraining.with_this_code(run, settings)
     made = client.get_run(again)
     if made.info.status != "FINISHED":
         raise UserError(
-            f"the new run {again} is {made.info.status}, perhaps since the store did not answer for a while: "
-            "python -m fashion_mnist.sync, then the same command again."
+            f"the new run {again} is {made.info.status}, perhaps since the store did not answer for a while; after "
+            "python -m fashion_mnist.sync it is complete, and the same command makes another one to be compared."
         )
     judged = verdict.judge(client, run, made, config.tolerance)
     verdict.record(client, run, again, judged)
@@ -62,12 +63,12 @@ def reproduce(config: ReproduceConfig) -> None:
     sys.exit(EXIT_CODES[judged.word])
 
 
-def show_differences(differences: "list[Difference]", name: str) -> None:
+def show_origins(origins: "list[Origin]", name: str) -> None:
     """Prints what the run was made of beside what is here."""
     table = Table(title=f"What made {name}, and what is here")
     for heading in ("", "the run", "here", ""):
         table.add_column(heading, overflow="fold")
-    for row in differences:
+    for row in origins:
         mark = "[bold red]differs[/bold red]" if row.differs else "same"
         table.add_row(row.what, row.there, row.here, mark)
     Console().print(table)

@@ -36,13 +36,13 @@ def with_own_code(client: "MlflowClient", run: "Run", settings: Config) -> str:
     if run.data.tags.get("git_dirty") == "true" and patch is None:
         raise UserError(f"run {run.info.run_id} had uncommitted changes, and has not kept them.")
     module = "fashion_mnist" if "test_accuracy" in run.data.metrics else "fashion_mnist.train"
-    again = client.create_run(run.info.experiment_id, run_name=f"{run.info.run_name} (again)").info.run_id
+    again = client.create_run(run.info.experiment_id, run_name=settings.tracking.run_name).info.run_id
     with tempfile.TemporaryDirectory() as temporary:
         tree = Path(temporary) / "tree"
         try:
             git("worktree", "add", "--detach", "--", str(tree), commit)  # which could look like an option
             if patch:
-                git("-C", str(tree), "apply", "--whitespace=nowarn", "-", given=patch.encode(errors="surrogateescape"))
+                git("-C", str(tree), "apply", "--whitespace=nowarn", "-", given=patch)
             environment = {
                 **os.environ,
                 "PYTHONPATH": str(tree / "src"),

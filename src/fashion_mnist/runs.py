@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 PAGE = 500  # runs at a time from the store
-# What can make results differ. Not in it: the seed, and whether TensorBoard watched.
+# What can make results differ. Not in it: the seed, whether TensorBoard watched, how interruptions were dealt with.
 DECISIVE = ("data.validation", "augment.", "model.", "optimizer", "trainer.")
-SILENT = ("model.name", "trainer.tensorboard")
+SILENT = ("model.name", "trainer.tensorboard", "trainer.resume")
 
 
 def read(config: CompareConfig) -> tuple[list[Training], list[LeftOut], Tested]:
@@ -59,7 +59,7 @@ def search(client: "MlflowClient", config: CompareConfig) -> list["Run"]:
     runs: list[Run] = []
     token = None
     try:
-        while token or not runs:
+        while True:
             newest = ["attributes.start_time DESC"]
             page = client.search_runs([place.experiment_id], " and ".join(wanted), 1, PAGE, newest, token)
             runs += page

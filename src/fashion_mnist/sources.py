@@ -4,7 +4,6 @@ import contextlib
 import errno
 import hashlib
 import io
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from rich.panel import Panel
 
 from fashion_mnist.config import DataConfig
 from fashion_mnist.data import CARD, CLASS_NAMES, PARTS, SAMPLES, Arrays, Card, Split, intact_card, is_intact, read_card
-from fashion_mnist.errors import SourceUnavailableError, UserError
+from fashion_mnist.errors import SourceUnavailableError, UserError, say
 from fashion_mnist.official import DIGEST, HOME, LICENSE, official_arrays
 from fashion_mnist.synthetic import generate
 from fashion_mnist.workplace import alone_in, tidy, workplace
@@ -126,7 +125,7 @@ def keep_or_make(
                 raise type(error)(f"{folder} {found}, and cannot be prepared again: {error}") from error
             raise
         if found:
-            print(f"{folder} {found}; it is prepared again.", file=sys.stderr)
+            say(f"{folder} {found}; it is prepared again.")
         write(folder, arrays, about)
     return folder
 

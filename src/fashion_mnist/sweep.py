@@ -15,9 +15,9 @@ from rich.table import Table
 
 from fashion_mnist import lineage, store, tracking
 from fashion_mnist.checkpoint import digest_here
-from fashion_mnist.cli import explain
-from fashion_mnist.config import TrackingConfig
+from fashion_mnist.config import CONF, TrackingConfig
 from fashion_mnist.errors import say
+from fashion_mnist.explain import explain
 from fashion_mnist.locks import Timeout, lock_of
 from fashion_mnist.parcel import Parcel, reason_of
 
@@ -91,8 +91,9 @@ class SweepRun(Callback):
 
 
 def sweep_digest(step: str, overrides: list[str]) -> str:
-    """Stands for the same sweep with the same code in the same folder."""
-    return digest_here(step, lineage.code_digest(), *overrides)
+    """Stands for the same sweep with the same code and the same conf/ in the same folder."""
+    options = [lineage.file_digest(file) for file in sorted(CONF.rglob("*.yaml"))]
+    return digest_here(step, lineage.code_digest(), *options, *overrides)
 
 
 def open_sweep(config: TrackingConfig, overrides: list[str], digest: str, go_on: bool) -> str:
@@ -106,7 +107,7 @@ def open_sweep(config: TrackingConfig, overrides: list[str], digest: str, go_on:
     }
     name = config.run_name or " ".join(["sweep", *overrides])[:200]
     if run_id := os.environ.pop("MLFLOW_RUN_ID", None):
-        if tracking.MADE_UP.fullmatch(client.get_run(run_id).info.run_name or "") or config.run_name:
+        if tracking.is_made_up(client.get_run(run_id).info.run_name) or config.run_name:
             tags["mlflow.runName"] = name
         for key, value in tags.items():
             client.set_tag(run_id, key, value)

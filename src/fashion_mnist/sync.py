@@ -16,10 +16,13 @@ def sync(config: SyncConfig) -> None:
     """Sends every parcel, in the order in which they were made.
 
     Raises:
-        UserError: a store takes nothing, or not all; what could be sent is sent, and the rest stays.
+        UserError: a store takes nothing, or not all; what could be sent is sent, and the rest stays. Or another store
+            was named.
     """
     from fashion_mnist import store, tracking
 
+    if elsewhere := [override for override in config.overrides if not override.startswith("tracking.timeout=")]:
+        raise UserError(f"{elsewhere[0]} has no effect: each parcel goes to the store that it was meant for.")
     sent: list[str] = []
     stays: dict[str, str] = {}
     stores: dict[str, None] = {}  # in their order

@@ -3,6 +3,7 @@
 import numpy as np
 
 from fashion_mnist.comparison import Comparison, Group, variant
+from fashion_mnist.data import CLASS_NAMES
 
 COSTS = {
     "parameters": "parameters",
@@ -63,17 +64,19 @@ def cells(comparison: Comparison, group: Group) -> list[str]:
 
 
 def classes_apart(comparison: Comparison) -> str:
-    """Says in which classes the groups differ most."""
+    """Says in which classes the groups differ most, and what to be careful with."""
     if len(comparison.groups) < 2:
         more = "python -m fashion_mnist -m model=mlp,cnn seed=0,1,2 trains more"
         return f"Only one group: nothing to compare `{comparison.groups[0].name}` with; {more}."
     recalls = np.array([group.recall for group in comparison.groups])
     once = any(group.n == 1 for group in comparison.groups)
     remark = " Where n = 1, another seed may say otherwise: train with -m seed=0,1,2." if once else ""
+    codes = [{training.tags.get("code_digest") for training in group.trainings} for group in comparison.groups]
+    if mixed := [f"`{group.name}`" for group, found in zip(comparison.groups, codes, strict=True) if len(found) > 1]:
+        remark += f" The code changed between the trainings of {', '.join(mixed)} (their tag code_digest)."
     widest = np.argsort(recalls.min(axis=0) - recalls.max(axis=0))[:3]
-    names = comparison.tested.class_names
     told = [
-        f"{names[label]} ({comparison.groups[recalls[:, label].argmin()].name} {recalls[:, label].min():.3f}, "
+        f"{CLASS_NAMES[label]} ({comparison.groups[recalls[:, label].argmin()].name} {recalls[:, label].min():.3f}, "
         f"{comparison.groups[recalls[:, label].argmax()].name} {recalls[:, label].max():.3f})"
         for label in widest
     ]

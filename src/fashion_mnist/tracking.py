@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fashion_mnist import lineage
 from fashion_mnist.config import Config, TrackingConfig
 from fashion_mnist.data import Card
-from fashion_mnist.errors import UserError
+from fashion_mnist.errors import UserError, say
 from fashion_mnist.locks import lock_of
 from fashion_mnist.startup import importing
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 PARENT = "FASHION_MNIST_PARENT_RUN_ID"  # the run of the sweep, for its jobs, which may be other processes
 SKIPPED = "skipped."  # and the id of a run that made a job needless: a tag of the sweep
-MADE_UP = re.compile(r"[a-z]+-[a-z]+-\d+")  # MLflow names runs that nobody named `brave-shrew-412` and the like
 
 
 def import_mlflow(uri: str) -> None:
@@ -137,6 +136,14 @@ def log_report(config: TrackingConfig, name: str, note: str, tags: dict[str, str
     return run_id
 
 
+def is_made_up(name: str | None) -> bool:
+    """Whether MLflow made a run's name up, such as `brave-shrew-412`, since nobody gave it one."""
+    from mlflow.utils import name_utils
+
+    words = re.fullmatch(r"([a-z]+)-[a-z]+-\d*", name or "")
+    return bool(words and words[1] in {word.lower() for word in name_utils._GENERATOR_PREDICATES})
+
+
 def label_step(config: TrackingConfig, name: str, note: str, run_id: str | None = None) -> None:
     """Names the run that `mlflow run` opens for a step which records nothing in a run of its own."""
     if run_id := run_id or os.environ.get("MLFLOW_RUN_ID"):
@@ -171,4 +178,6 @@ def catch_up(config: TrackingConfig) -> None:
     from fashion_mnist.parcel import kept, send_kept
 
     if kept():
-        send_kept(connect(config), config.uri)
+        _, stays = send_kept(connect(config), config.uri)
+        for folder, reason in stays.items():
+            say(f"{folder} cannot be sent yet ({reason}); python -m fashion_mnist.sync tries again.")

@@ -34,6 +34,8 @@ def train(config: Config, then: Callable[[Outbox], object] | None = None) -> str
     config.make_folders()
     folder = prepare(config.data, config.data_root)
     card = read_card(folder)
+    if config.data.name == "auto":
+        config.data.name = card.name  # decided once
     if finished := recording.finished_run(config, card, evaluated=then is not None):
         return finished.info.run_id
     training, validation = load_training(folder, card, config.data.validation)

@@ -67,11 +67,6 @@ class Tested(NamedTuple):
         """The dataset's name for titles."""
         return Card(self.dataset, "", "", CLASS_NAMES, {}).title
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The same in all datasets here."""
-        return CLASS_NAMES
-
 
 def with_predictions(
     found: Sequence[Training], left_out: list[LeftOut]
@@ -132,7 +127,10 @@ def of_pipeline(variants: Sequence[str]) -> list[Training]:
         for part in (Path("metrics") / variant / name for name in ("train.json", "test.json")):
             if not part.is_file():
                 raise UserError(f"{part} is missing; `dvc repro evaluate@{variant}` makes it.")
-            metrics |= json.loads(part.read_text())
+            try:
+                metrics |= json.loads(part.read_text())
+            except ValueError as error:  # a merge's conflict marks, say
+                raise UserError(f"{part} is damaged; `dvc repro evaluate@{variant}` makes it again.") from error
         metrics |= {f"system/{key}": metrics.pop(key) for key in ("parameters", "flops_per_image") if key in metrics}
         trainings.append(
             Training(

@@ -7,11 +7,11 @@ import contextlib
 import hashlib
 import platform
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from fashion_mnist.errors import say
 from fashion_mnist.locks import Timeout, lock_of
 
 
@@ -23,7 +23,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            print(f"Waiting for another process that is at work in {folder}.", file=sys.stderr)
+            say(f"Waiting for another process that is at work in {folder}.")
             lock.acquire()
     except OSError:  # no lock can be had here: the same work may be done twice then, but never half
         yield

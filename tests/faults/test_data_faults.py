@@ -147,21 +147,21 @@ def test_other_images_in_the_place_of_the_real_ones_are_refused(drawn: Path, wit
 
 
 @pytest.mark.slow
-def test_a_real_training_says_that_its_data_were_changed(tiny_data: Path, workplace: Path) -> None:
-    shutil.copytree(tiny_data, workplace / "data")
-    flip(workplace / "data/synthetic/test_labels.npy", -1)
+def test_a_real_training_says_that_its_data_were_changed(tiny_data: Path, empty_folder: Path) -> None:
+    shutil.copytree(tiny_data, empty_folder / "data")
+    flip(empty_folder / "data/synthetic/test_labels.npy", -1)
     process = run_step(*TINY, "trainer.epochs=1")
     assert process.returncode == 0, process.stderr
     assert "data/synthetic was changed after fetch; it is prepared again." in process.stderr.splitlines()
-    assert digests(workplace / "data/synthetic") == digests(tiny_data / "synthetic")
+    assert digests(empty_folder / "data/synthetic") == digests(tiny_data / "synthetic")
 
 
 def test_a_real_training_on_changed_data_that_cannot_be_had_again_does_not_start(
-    without_source: Path, workplace: Path
+    without_source: Path, empty_folder: Path
 ) -> None:
     (without_source / "train_labels.npy").unlink()
     overrides = [f"data_root={without_source.parent}", "data.dir=null", "data.mirrors=[]"]
-    process = run_step(*overrides, KERAS_HOME=str(workplace / "keras"))
+    process = run_step(*overrides, KERAS_HOME=str(empty_folder / "keras"))
     assert_one_sentence(process, "fashion_mnist was changed after fetch, and cannot be prepared again: none of the 0")
 
 
@@ -351,27 +351,29 @@ def at_once(number: int, arguments: list[str], root: Path) -> dict[str, str]:
     return digests(folder)
 
 
-def test_fetches_at_once_all_succeed(workplace: Path, full: bool, survived: Survived) -> None:
-    reference = digests(prepare(compose(SEVERAL).data, workplace / "reference"))
+def test_fetches_at_once_all_succeed(empty_folder: Path, full: bool, survived: Survived) -> None:
+    reference = digests(prepare(compose(SEVERAL).data, empty_folder / "reference"))
     rounds = [2] * 4 + [4] * 2 if full else [2]
-    count = sum(at_once(number, SEVERAL, workplace / f"root{turn}") == reference for turn, number in enumerate(rounds))
+    count = sum(
+        at_once(number, SEVERAL, empty_folder / f"root{turn}") == reference for turn, number in enumerate(rounds)
+    )
     survived("2 or 4 `fetch` at once", count, len(rounds))
 
 
 @needs_real_data
 @pytest.mark.slow
-def test_fetches_of_the_real_images_at_once_all_succeed(workplace: Path) -> None:
-    at_once(2, [], workplace / "root")
-    assert read_card(workplace / "root/fashion_mnist").digest == official.DIGEST
+def test_fetches_of_the_real_images_at_once_all_succeed(empty_folder: Path) -> None:
+    at_once(2, [], empty_folder / "root")
+    assert read_card(empty_folder / "root/fashion_mnist").digest == official.DIGEST
 
 
 def test_a_second_process_waits_and_does_not_do_the_work_again(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with fetching(*SEVERAL, f"data_root={workplace}/root") as first:
-        wait_for(lambda: any(workplace.glob("root/.unfinished-*")))
+    with fetching(*SEVERAL, f"data_root={empty_folder}/root") as first:
+        wait_for(lambda: any(empty_folder.glob("root/.unfinished-*")))
         monkeypatch.setattr(sources, "generate", None)  # would fail if it were called
-        folder = prepare(compose(SEVERAL).data, workplace / "root")
+        folder = prepare(compose(SEVERAL).data, empty_folder / "root")
         first.wait(60)
     assert is_intact(folder)
     assert capsys.readouterr().err == f"Waiting for another process that is at work in {folder.parent}.\n"
@@ -386,13 +388,13 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_fetch_leaves_nothing_that_stays(workplace: Path, full: bool, survived: Survived) -> None:
+def test_a_killed_fetch_leaves_nothing_that_stays(empty_folder: Path, full: bool, survived: Survived) -> None:
     dice, count, of, left = random.Random(0), 0, 20 if full else 2, 0
     start = time.monotonic()
     assert run_step(*SEVERAL, "data_root=reference", step="fetch").returncode == 0
-    usual, reference = time.monotonic() - start, digests(workplace / "reference/synthetic")
+    usual, reference = time.monotonic() - start, digests(empty_folder / "reference/synthetic")
     for number in range(of):
-        root = workplace / f"root{number}"
+        root = empty_folder / f"root{number}"
         with fetching(*SEVERAL, f"data_root={root}") as process:
             if number % 2:
                 time.sleep(dice.uniform(0, usual))

@@ -203,18 +203,18 @@ def test_broken_mirrors_alone_end_in_one_sentence_and_leave_nothing(tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize("get", [a_trickling_body, trickling_headers, silence], ids=lambda get: get.__name__)
 def test_one_byte_a_second_is_given_up_with_the_usual_settings(
-    get: Callable[[Handler], None], workplace: Path, full: bool
+    get: Callable[[Handler], None], empty_folder: Path, full: bool
 ) -> None:
     if get is not trickling_headers and not full:
         pytest.skip("with --full")
     with mirror(get, pace=1) as broken:
         start = time.monotonic()
         arguments = ["data.dir=null", f"data.mirrors=[{broken.url}]"]
-        process = run_step(*arguments, step="fetch", KERAS_HOME=str(workplace / "keras"))
+        process = run_step(*arguments, step="fetch", KERAS_HOME=str(empty_folder / "keras"))
         assert time.monotonic() - start < 15
     assert_one_sentence(process, broken.url, "no mirror delivers train-images", "data=auto")
-    assert not (workplace / "data").exists()
-    assert not list((workplace / "keras").rglob("*.*"))
+    assert not (empty_folder / "data").exists()
+    assert not list((empty_folder / "keras").rglob("*.*"))
 
 
 def start_fetch(home: Path, url: str, root: Path) -> subprocess.Popen[str]:
@@ -241,7 +241,7 @@ def is_complete(home: Path, root: Path) -> bool:
 
 @needs_real_data
 @pytest.mark.slow
-def test_a_killed_download_is_made_up_for_by_the_next(workplace: Path, full: bool, survived: Survived) -> None:
+def test_a_killed_download_is_made_up_for_by_the_next(empty_folder: Path, full: bool, survived: Survived) -> None:
     count, names = 0, [name for name, _, _ in OFFICIAL.values()][: 4 if full else 1]
     for number, stops_at in enumerate(names):
         halfway = threading.Event()
@@ -254,7 +254,7 @@ def test_a_killed_download_is_made_up_for_by_the_next(workplace: Path, full: boo
             halfway.set()
             silence(handler)
 
-        home, root = workplace / f"keras{number}", workplace / f"root{number}"
+        home, root = empty_folder / f"keras{number}", empty_folder / f"root{number}"
         with mirror(deliver_until) as server:
             process = start_fetch(home, server.url, root)
             assert halfway.wait(30)
@@ -276,10 +276,10 @@ def test_a_killed_download_is_made_up_for_by_the_next(workplace: Path, full: boo
 
 @needs_real_data
 @pytest.mark.slow
-def test_fetches_that_download_at_once_share_one_download(workplace: Path, full: bool, survived: Survived) -> None:
+def test_fetches_that_download_at_once_share_one_download(empty_folder: Path, full: bool, survived: Survived) -> None:
     rounds, count = [2, 2, 4] if full else [2], 0
     for turn, number in enumerate(rounds):
-        home, root = workplace / f"keras{turn}", workplace / f"root{turn}"
+        home, root = empty_folder / f"keras{turn}", empty_folder / f"root{turn}"
         with mirror() as server, ExitStack() as stack:
             processes = [stack.enter_context(start_fetch(home, server.url, root)) for _ in range(number)]
             outputs = [process.communicate(timeout=120) for process in processes]

@@ -14,12 +14,12 @@ Disk = Callable[[str, str], Path]
 
 
 @pytest.fixture
-def small_disk(workplace: Path) -> Iterator[Disk]:
+def small_disk(empty_folder: Path) -> Iterator[Disk]:
     """Puts a disk of a certain size, which lies in memory, in the place of a folder; again, it gets another size."""
     mounted: list[Path] = []
 
     def mount(name: str, size: str) -> Path:
-        folder = workplace / name
+        folder = empty_folder / name
         folder.mkdir(parents=True, exist_ok=True)
         again = ["-o", f"remount,size={size}"] if folder in mounted else ["-t", "tmpfs", "-o", f"size={size}", "tmpfs"]
         if subprocess.run(["mount", *again, str(folder)], capture_output=True).returncode:

@@ -70,12 +70,12 @@ main(__main__.run)
 
 
 @pytest.fixture
-def job(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+def job(empty_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     """The job's overrides, in a folder in which the drawn garments are prepared."""
     overrides = [*JOB, f"data_root={tmp_path_factory.getbasetemp()}/killed"]
     assert run_step(*overrides[:-2], overrides[-1], step="fetch").returncode == 0
     yield overrides
-    shutil.rmtree(workplace, ignore_errors=True)
+    shutil.rmtree(empty_folder, ignore_errors=True)
 
 
 def results() -> dict[str, bytes]:

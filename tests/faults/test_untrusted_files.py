@@ -38,13 +38,13 @@ class Payload:
 
 
 @pytest.fixture
-def evil(workplace: Path) -> Path:
+def evil(empty_folder: Path) -> Path:
     """What no file may bring into being."""
-    return workplace / "evil"
+    return empty_folder / "evil"
 
 
 @pytest.fixture
-def logged(workplace: Path) -> Callable[[Path], str]:
+def logged(empty_folder: Path) -> Callable[[Path], str]:
     """Logs a file to a real store, as the model of a run; gives the run's id."""
     from mlflow import MlflowClient
 
@@ -102,13 +102,13 @@ def touching(evil: Path) -> Any:
 
 @pytest.mark.slow
 def test_a_lambda_of_another_person_is_not_run(
-    workplace: Path, evil: Path, logged: Callable[[Path], str], full: bool, survived: Survived
+    empty_folder: Path, evil: Path, logged: Callable[[Path], str], full: bool, survived: Survived
 ) -> None:
-    file = saved(workplace, touching(evil))
+    file = saved(empty_folder, touching(evil))
     evil.unlink()  # which building the model has made
     run_id = logged(file)
-    (workplace / "models/mlp").mkdir(parents=True)
-    file.replace(workplace / "models/mlp/model.keras")
+    (empty_folder / "models/mlp").mkdir(parents=True)
+    file.replace(empty_folder / "models/mlp/model.keras")
     Image.new("L", (28, 28), 200).save("shoe.png")
 
     ways = [f"run={run_id}", f"model=runs:/{run_id}/model", "model=mlp"] if full else [f"run={run_id}"]
@@ -174,7 +174,7 @@ def nested(depth: int) -> Any:
 
 
 def test_descriptions_that_name_what_can_run_code_are_refused(
-    workplace: Path, evil: Path, logged: Callable[[Path], str], survived: Survived
+    empty_folder: Path, evil: Path, logged: Callable[[Path], str], survived: Survived
 ) -> None:
     import keras
 
@@ -188,7 +188,7 @@ def test_descriptions_that_name_what_can_run_code_are_refused(
     count = 0
     try:
         for title, change in DESCRIPTIONS.items():
-            file = rewritten(saved(workplace), change)
+            file = rewritten(saved(empty_folder), change)
             assert "is not a Keras model" in refused(logged(file)), title
             count += not evil.exists()
     finally:
@@ -197,19 +197,19 @@ def test_descriptions_that_name_what_can_run_code_are_refused(
 
 
 def test_a_model_with_members_that_climb_out_is_refused(
-    workplace: Path, evil: Path, logged: Callable[[Path], str], survived: Survived
+    empty_folder: Path, evil: Path, logged: Callable[[Path], str], survived: Survived
 ) -> None:
     count = 0
     names = ["../../evil", str(evil), "assets/../../../evil", "..\\evil", "evil", "assets/vocabulary.txt"]
     for name in names:
-        file = rewritten(saved(workplace), lambda config: None, {name: b"evil"})
+        file = rewritten(saved(empty_folder), lambda config: None, {name: b"evil"})
         assert "besides a model" in refused(logged(file))
-        count += not list(workplace.rglob("evil"))
+        count += not list(empty_folder.rglob("evil"))
     survived("a model's archive with other members, such as ../../evil", count, len(names))
 
 
-def test_a_model_that_unpacks_without_end_is_refused(workplace: Path, logged: Callable[[Path], str]) -> None:
-    file = saved(workplace)
+def test_a_model_that_unpacks_without_end_is_refused(empty_folder: Path, logged: Callable[[Path], str]) -> None:
+    file = saved(empty_folder)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("metadata.json", "config.json", "model.weights.h5"):
             archive.writestr(name, bytes(50_000_000))
@@ -221,8 +221,8 @@ def test_a_model_that_unpacks_without_end_is_refused(workplace: Path, logged: Ca
     assert peak < 20_000_000
 
 
-def test_an_untouched_model_is_still_read(workplace: Path, logged: Callable[[Path], str]) -> None:
-    run_id = logged(rewritten(saved(workplace), lambda config: None))
+def test_an_untouched_model_is_still_read(empty_folder: Path, logged: Callable[[Path], str]) -> None:
+    run_id = logged(rewritten(saved(empty_folder), lambda config: None))
     model = load_model(f"runs:/{run_id}/model", os.environ["MLFLOW_TRACKING_URI"])
     assert np.asarray(model(np.zeros((1, 28, 28)))).shape == (1, 10)
 
@@ -275,7 +275,7 @@ PICKLES = (
 
 
 def test_nothing_is_ever_unpickled(
-    workplace: Path, evil: Path, logged: Callable[[Path], str], survived: Survived
+    empty_folder: Path, evil: Path, logged: Callable[[Path], str], survived: Survived
 ) -> None:
     count, forms = 0, {"a pickle": pickle.dumps(Payload(evil)), "an NPY file": npy_of(Payload(evil))}
     pickle.loads(forms["a pickle"])
@@ -283,7 +283,7 @@ def test_nothing_is_ever_unpickled(
     for place in PICKLES:
         for payload in forms.values():
             with pytest.raises(UserError) as caught:
-                place(workplace, payload, logged)
+                place(empty_folder, payload, logged)
             count += not evil.exists() and "\n" not in str(caught.value)
     survived("a pickle in the place of a model, a dataset or predictions", count, 2 * len(PICKLES))
 
@@ -295,12 +295,12 @@ ADDRESSES = (
 
 
 def test_addresses_that_climb_out_of_the_artifacts_are_refused(
-    workplace: Path, logged: Callable[[Path], str], survived: Survived
+    empty_folder: Path, logged: Callable[[Path], str], survived: Survived
 ) -> None:
     count = 0
-    (workplace / "x").mkdir()
-    saved(workplace / "x")
-    run_id = logged(saved(workplace))
+    (empty_folder / "x").mkdir()
+    saved(empty_folder / "x")
+    run_id = logged(saved(empty_folder))
     for address in ADDRESSES:
         with pytest.raises(UserError) as caught:
             load_model(address.format(run=run_id), os.environ["MLFLOW_TRACKING_URI"])
@@ -309,7 +309,7 @@ def test_addresses_that_climb_out_of_the_artifacts_are_refused(
 
 
 @pytest.mark.slow
-def test_a_real_prediction_refuses_an_address_that_climbs_out(workplace: Path) -> None:
+def test_a_real_prediction_refuses_an_address_that_climbs_out(empty_folder: Path) -> None:
     Image.new("L", (28, 28), 200).save("shoe.png")
     assert_one_sentence(
         run_step("shoe.png", "model=runs:/../../x", step="predict"), "MLflow has no model runs:/../../x"
@@ -362,21 +362,21 @@ def lying(listing: dict[str, Any]) -> Iterator[str]:
 
 
 def test_artifacts_that_pretend_to_lie_elsewhere_are_refused(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, survived: Survived
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, survived: Survived
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with lying({"path": "model.keras", "is_dir": False, "file_size": 4}) as url:  # an honest one gets through to Keras
         assert "is not a Keras model" in refused("a" * 32, url)
-    (workplace / "tmp/deep/down").mkdir(parents=True)
-    monkeypatch.setattr("tempfile.tempdir", str(workplace / "tmp/deep/down"))
-    before, count = sorted(workplace.rglob("*")), 0
+    (empty_folder / "tmp/deep/down").mkdir(parents=True)
+    monkeypatch.setattr("tempfile.tempdir", str(empty_folder / "tmp/deep/down"))
+    before, count = sorted(empty_folder.rglob("*")), 0
     up = ["../" * 6 + "evil.keras", "../../evil.keras", "%2e%2e/%2e%2e/evil.keras", "..", "x/../../../evil.keras"]
-    paths = [*up, str(workplace / "evil.keras"), f"file://{workplace}/evil.keras", "..\\..\\evil.keras"]
+    paths = [*up, str(empty_folder / "evil.keras"), f"file://{empty_folder}/evil.keras", "..\\..\\evil.keras"]
     for path in paths:
         for is_dir in (False, True):
             with lying({"path": path, "is_dir": is_dir, "file_size": 4}) as url, pytest.raises(UserError) as caught:
                 load_model(f"runs:/{'a' * 32}/model", url)
-            after = sorted(path for path in workplace.rglob("*") if not path.name.endswith(".lock"))
+            after = sorted(path for path in empty_folder.rglob("*") if not path.name.endswith(".lock"))
             count += "\n" not in str(caught.value) and after == before
     survived("an artifact of a tracking server that pretends to lie at ../../evil", count, 2 * len(paths))

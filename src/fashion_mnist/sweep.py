@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -103,7 +104,7 @@ def open_sweep(config: TrackingConfig, overrides: list[str], digest: str, go_on:
     tags = {
         "sweep": "true",
         "sweep_digest": digest,
-        "mlflow.note.content": f"Sweep: `{' '.join(['-m', *overrides])}`; its runs are nested below.",
+        "mlflow.note.content": f"Sweep: `{shlex.join(['-m', *overrides])}`; its runs are nested below.",
     }
     name = config.run_name or " ".join(["sweep", *overrides])[:200]
     if run_id := os.environ.pop("MLFLOW_RUN_ID", None):

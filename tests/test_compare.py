@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -40,13 +40,11 @@ def store(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path, tiny_d
 
 
 @pytest.fixture
-def lesson(store: Path, empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def lesson(store: Path, empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The current folder is empty, and the store is the one of `store`."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "lesson")
     mlflow.set_tracking_uri(f"sqlite:///{store}/mlflow.db")
-    yield
-    mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType]
 
 
 def compared(*overrides: str) -> dict:
@@ -153,9 +151,8 @@ Add = Callable[..., str]
 
 
 @pytest.fixture
-def add(empty_folder: Path) -> Iterator[Add]:
+def add(empty_folder: Path) -> Add:
     """Adds a run to the store as `train` and `evaluate` leave it, with made-up predictions."""
-    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     client = mlflow.MlflowClient()
     experiment = client.create_experiment("test")
 
@@ -177,8 +174,7 @@ def add(empty_folder: Path) -> Iterator[Add]:
             client.set_terminated(run_id, status)
         return run_id
 
-    yield added
-    mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType]
+    return added
 
 
 def test_every_run_that_is_left_out_is_listed_with_the_reason(add: Add, empty_folder: Path) -> None:

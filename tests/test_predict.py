@@ -101,6 +101,7 @@ def test_a_wrong_command_line_is_refused(arguments: list[str]) -> None:
         parse(arguments)
 
 
+@pytest.mark.slow
 def test_a_folder_is_told_picture_by_picture(shoe: np.ndarray, tiny_data: Path, empty_folder: Path) -> None:
     assert run_step(*TINY, f"data_root={tiny_data}", "trainer.epochs=1").returncode == 0
     folder = empty_folder / "pictures/more"

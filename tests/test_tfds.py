@@ -70,6 +70,7 @@ def test_other_images_under_the_same_name_are_not_called_fashion_mnist(folder: P
     assert "not Fashion-MNIST" in card.title
 
 
+@pytest.mark.slow
 def test_the_preset_trains_on_it(folder: Path, empty_folder: Path) -> None:
     process = run_step("experiment=tfds_ann", f"data.dir={folder}", "trainer.epochs=1", step="main")
     assert process.returncode == 0, process.stderr

@@ -97,6 +97,7 @@ def test_weights_that_are_not_there_are_asked_for(empty_folder: Path, tiny_data:
     assert_one_sentence(process, "MobileNetV3Small", "model.weights=FILE")
 
 
+@pytest.mark.slow
 def test_weights_come_from_a_file(empty_folder: Path) -> None:
     source = build(compose(SMALL)).layers[-3]
     source.save_weights(empty_folder / "own.weights.h5")

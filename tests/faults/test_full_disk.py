@@ -81,12 +81,9 @@ def test_full_while_a_checkpoint_is_written(small_disk: Disk, tiny_data: Path, s
 
 
 @pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("folder", ["models", "metrics", "plots", "predictions"])
-def test_full_while_results_are_written(
-    folder: str, small_disk: Disk, tiny_data: Path, full: bool, survived: Callable
-) -> None:
-    if not full:
-        pytest.skip("only with --full")
+def test_full_while_results_are_written(folder: str, small_disk: Disk, tiny_data: Path, survived: Callable) -> None:
     small_disk(folder, "20m")
     assert run_step(*job(tiny_data), step="main").returncode == 0
     before = files(folder)
@@ -118,9 +115,8 @@ def test_full_while_the_model_is_logged(small_disk: Disk, tiny_data: Path, survi
 
 
 @pytest.mark.slow
-def test_full_while_a_report_is_written(small_disk: Disk, tiny_data: Path, full: bool, survived: Callable) -> None:
-    if not full:
-        pytest.skip("only with --full")
+@pytest.mark.full
+def test_full_while_a_report_is_written(small_disk: Disk, tiny_data: Path, survived: Callable) -> None:
     assert run_step(*job(tiny_data, "-m", "seed=0,1"), step="main").returncode == 0
     small_disk("reports", "20m")
     assert run_step(step="compare").returncode == 0

@@ -103,16 +103,14 @@ def what_is_wrong(run_id: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("how", ["stopped", "killed"])
+@pytest.mark.parametrize("how", ["stopped", pytest.param("killed", marks=pytest.mark.full)])
 def test_a_server_that_is_away_for_a_while_costs_nothing(
     how: str, server: Server, tiny_data: Path, full: bool, survived: Callable
 ) -> None:
-    if not full and how == "killed":
-        pytest.skip("only with --full")
     away, count = (30, 3) if full else (12, 1)  # longer than a request waits for its answer
     complete = 0
     for _ in range(count):
-        process = training(2 * away, tiny_data)
+        process = training(away + 10, tiny_data)
         run = wait_for_epochs(mlflow.MlflowClient(server.url))
         server.send(signal.SIGSTOP if how == "stopped" else signal.SIGKILL)
         time.sleep(away)
@@ -169,11 +167,8 @@ def test_a_server_that_never_comes_back_is_told_by_sync(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_sync_that_is_killed_is_done_by_the_next(
-    server: Server, tiny_data: Path, full: bool, survived: Callable
-) -> None:
-    if not full:
-        pytest.skip("only with --full")
+@pytest.mark.full
+def test_a_sync_that_is_killed_is_done_by_the_next(server: Server, tiny_data: Path, survived: Callable) -> None:
     complete, count = 0, 5
     for number in range(count):
         run, _, _ = train_while_the_server_dies(server, tiny_data)
@@ -191,12 +186,10 @@ def test_a_sync_that_is_killed_is_done_by_the_next(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("database", ["fresh", "existing"])
+@pytest.mark.parametrize("database", ["fresh", pytest.param("existing", marks=pytest.mark.full)])
 def test_trainings_at_once_share_one_database(
     database: str, empty_folder: Path, tiny_data: Path, full: bool, survived: Callable
 ) -> None:
-    if not full and database == "existing":
-        pytest.skip("only with --full")
     if database == "fresh":
         Path("mlflow.db").unlink()
     count = 8 if full else 3

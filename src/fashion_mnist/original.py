@@ -137,7 +137,7 @@ def typed(client: "MlflowClient", run: "Run") -> list[str]:
     if not (isinstance(overrides, list) and all(isinstance(override, str) for override in overrides)):
         raise UserError(f"overrides.yaml of run {run.info.run_id} is no list of texts.")
     return [
-        f"data={run.data.tags.get('dataset')}" if override.startswith("data=") else override
+        f"data={run.data.tags.get('dataset')}" if override == "data=auto" else override
         for override in overrides
         if not override.lstrip("+~").startswith(ELSEWHERE)
     ]

@@ -44,11 +44,11 @@ def as_dataset(picture: Image.Image) -> np.ndarray:
     middle grey, light and dark are exchanged. What is empty around the garment is cut off, its longer side is made 28
     pixels, and it is put into the middle. A picture of 28 x 28 pixels keeps its place and size.
     """
+    if picture.mode.startswith("I;16"):  # Pillow would cut off all greys but the darkest
+        picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
     if "A" in picture.getbands() or "transparency" in picture.info:
         coloured = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured)
-    if picture.mode.startswith("I;16"):  # Pillow would cut off all greys but the darkest
-        picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
     pixels = np.asarray(picture.convert("L"))
     edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     background = int(np.median(edge))

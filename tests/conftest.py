@@ -62,13 +62,15 @@ def survived(request: pytest.FixtureRequest) -> Callable[[str, int, int], None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints how often each fault was survived; in full, if nothing failed, it is kept for the README."""
+    """Prints how often each fault was survived; in full, and if nothing failed, it is kept for the README."""
     reports = [report for outcome in terminalreporter.stats.values() for report in outcome]
     faults = dict(sorted(found for report in reports for found in getattr(report, "user_properties", ())))
     for fault, (count, of) in faults.items():
         terminalreporter.write_line(f"survived {count:,} of {of:,}: {fault}")
     if faults and config.getoption("--full") and not {"failed", "error"} & set(terminalreporter.stats):
-        (ROOT / "docs/faults.json").write_text(json.dumps(faults, indent=2) + "\n")
+        file = ROOT / "docs/faults.json"
+        known = json.loads(file.read_text()) if file.is_file() else {}
+        file.write_text(json.dumps(dict(sorted({**known, **faults}.items())), indent=2) + "\n")
 
 
 @pytest.fixture(scope="session")

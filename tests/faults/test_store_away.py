@@ -131,7 +131,7 @@ def test_a_server_that_is_away_for_a_while_costs_nothing(
 
 def train_while_the_server_dies(server: Server, tiny_data: Path) -> tuple[Run, str, str]:
     """Trains, and kills the server meanwhile; returns the run, and what the training printed."""
-    process = training(6, tiny_data)
+    process = training(12, tiny_data)  # long enough to notice it
     run = wait_for_epochs(mlflow.MlflowClient(server.url))
     server.send(signal.SIGKILL)
     output, errors = process.communicate(timeout=120)

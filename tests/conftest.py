@@ -10,12 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
 
 from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 ROOT = Path(__file__).parents[1]
 TINY = ["data=synthetic", "data.train_images=600", "data.test_images=100", "data.validation=100", "trainer.epochs=2"]
@@ -146,6 +150,14 @@ def serve(folder: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+def all_runs() -> "list[Run]":
+    """All runs of the current store."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    return client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
 
 
 def run_step(*arguments: str, step: str = "train", **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,7 +1,6 @@
 """Interrupted trainings go on: the same bytes, in the same MLflow run, and nobody is misled about it."""
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,10 +8,10 @@ from pathlib import Path
 import keras
 import mlflow
 import pytest
-from conftest import TINY, assert_one_sentence, run_step
+from conftest import assert_one_sentence, run_step
 from mlflow.entities import Run
 
-from fashion_mnist import checkpoint, lineage, sweep
+from fashion_mnist import checkpoint, lineage
 from fashion_mnist.checkpoint import FOLDER, Checkpoint
 from fashion_mnist.config import Config
 from fashion_mnist.data import read_card
@@ -214,47 +213,6 @@ def test_two_processes_do_not_share_a_checkpoint(tiny: Compose, capsys: pytest.C
         with pytest.raises(UserError, match="another process is just using"):
             train(tiny("trainer.resume=required"))
     assert [run.info.status for run in runs()] == ["FINISHED"]
-
-
-@pytest.mark.slow
-def test_a_sweep_that_is_started_again_trains_only_what_is_missing(empty_folder: Path, tiny_data: Path) -> None:
-    sweep = [*TINY, f"data_root={tiny_data}", "-m", "optimizer.learning_rate=0.001,1e30"]
-    for attempt in range(2):
-        done = run_step(*sweep)
-        assert done.returncode == 1
-        assert "diverged" in done.stderr
-        assert done.stderr.count("finished already") == attempt
-        assert sorted(run.info.status for run in runs()) == ["FAILED", "FAILED", "FINISHED"]  # with the sweep itself
-
-
-@pytest.mark.slow
-def test_a_sweep_that_was_killed_goes_on_in_its_own_run(empty_folder: Path, tiny_data: Path) -> None:
-    sweep = [*TINY, f"data_root={tiny_data}", "-m", "seed=0,1"]
-    assert run_step(*sweep).returncode == 0
-    (parent,) = [run for run in runs() if "sweep" in run.data.tags]
-    (last,) = [run for run in runs() if run.data.tags.get("seed") == "1"]
-    client().delete_run(last.info.run_id)  # as if it had never come to it
-    client().update_run(parent.info.run_id, "RUNNING")
-    shutil.rmtree("multirun")
-    again = run_step(*sweep)
-    assert again.stderr.count("finished already") == 1
-    assert f"The sweep goes on in run {parent.info.run_id}" in again.stderr
-    parents = [run for run in runs() if "sweep" in run.data.tags]
-    assert [(run.info.run_id, run.info.status) for run in parents] == [(parent.info.run_id, "FINISHED")]
-    children = [run for run in runs() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert sorted(run.data.tags["seed"] for run in children) == ["0", "1"]
-    assert run_step(*sweep, "skip_finished=false").returncode == 0
-    assert len([run for run in runs() if "sweep" in run.data.tags]) == 2
-
-
-def test_another_option_in_conf_makes_another_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(sweep.CONF, tmp_path / "conf")
-    monkeypatch.setattr(sweep, "CONF", tmp_path / "conf")
-    before = sweep.sweep_digest("train", ["seed=0,1"])
-    assert sweep.sweep_digest("train", ["seed=0,1"]) == before
-    (tmp_path / "conf/trainer/default.yaml").open("a").write("# changed\n")
-    assert sweep.sweep_digest("train", ["seed=0,1"]) != before
 
 
 def test_whether_to_go_on_is_one_of_three_words(empty_folder: Path) -> None:

@@ -1,8 +1,6 @@
 """The steps by themselves and together, on a few hundred drawn garments."""
 
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,17 +8,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import keras
 import mlflow
 import numpy as np
 import pytest
-from conftest import ROOT, TINY, run_step
-from mlflow.entities import Run
+from conftest import TINY, all_runs
 
 from fashion_mnist import saving, tracking
 from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
-from fashion_mnist.costs import of_prediction
 from fashion_mnist.data import read_card
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluate import evaluate
@@ -29,59 +24,9 @@ from fashion_mnist.fit import build
 from fashion_mnist.lineage import config_digest, file_digest, run_name
 from fashion_mnist.outbox import Outbox
 from fashion_mnist.parcel import Parcel
-from fashion_mnist.results import read_predictions, write_predictions
-from fashion_mnist.scores import calibration_error, confusion, per_class_table, summarize
 from fashion_mnist.train import train
 
 Compose = Callable[..., Config]
-VARIANTS = sorted(file.stem for file in (ROOT / "conf/model").glob("*.yaml"))
-WITHOUT_DOWNLOADS = {
-    "transfer": ["model.weights=random", "model.side=32", "trainer.epochs=2", "trainer.frozen_epochs=1"]
-}
-
-
-def all_runs() -> list[Run]:
-    client = mlflow.MlflowClient()
-    return client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_trains_and_gives_the_same_bytes_again(variant: str, tiny: Compose) -> None:
-    def outcome(folder: str) -> list[bytes]:
-        config = tiny(f"model={variant}", f"output_dir={folder}", *WITHOUT_DOWNLOADS.get(variant, []))
-        run_id = train(config)
-        assert 0 < evaluate(config)["test_accuracy"] <= 1
-        run = mlflow.get_run(run_id)
-        assert run.info.status == "FINISHED"
-        assert "test_accuracy" in run.data.metrics
-        return [file.read_bytes() for file in sorted(Path(folder).rglob("*")) if file.is_file()]
-
-    assert outcome("first") == outcome("again")
-    assert len(all_runs()) == 2
-
-
-@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant not in WITHOUT_DOWNLOADS])
-def test_another_seed_gives_other_weights(variant: str, tiny: Compose) -> None:
-    weights = [build(tiny(f"model={variant}", f"seed={seed}")).get_weights() for seed in (1, 2)]
-    assert not all(np.array_equal(one, other) for one, other in zip(*weights, strict=True))
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_models_have_the_parameters_their_files_promise(variant: str, tiny: Compose) -> None:
-    parameters = build(tiny(f"model={variant}", *WITHOUT_DOWNLOADS.get(variant, []))).count_params()
-    assert f": {parameters:,} parameters" in (ROOT / f"conf/model/{variant}.yaml").read_text().splitlines()[0]
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_models_take_raw_pixels_and_give_probabilities(variant: str, tiny: Compose) -> None:
-    model = build(tiny(f"model={variant}", *WITHOUT_DOWNLOADS.get(variant, [])))
-    images = np.full((3, 28, 28), 255, dtype=np.uint8)
-    probabilities = np.asarray(model(images))
-    assert probabilities.shape == (3, 10)
-    assert probabilities.sum(axis=1) == pytest.approx(np.ones(3), abs=1e-5)
-    rescaling = next(layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Rescaling))
-    assert np.max(rescaling(images)) == pytest.approx(1.0)
 
 
 def test_a_model_that_refuses_its_arguments_is_named(tiny: Compose) -> None:
@@ -149,7 +94,6 @@ def test_a_results_folder_that_cannot_be_written_is_refused_before_training(
     (empty_folder / kind).touch()
     with pytest.raises(UserError, match=f"cannot write to {kind}/mlp.*output_dir="):
         train(tiny())
-    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     assert not all_runs()
 
 
@@ -171,16 +115,6 @@ def test_results_of_another_runs_model_are_not_recorded(tiny: Compose) -> None:
     assert "test_accuracy" not in mlflow.get_run(first).data.metrics
 
 
-@pytest.mark.slow
-def test_a_sweep_of_evaluations_takes_the_models_where_they_are(tiny: Compose, tiny_data: Path) -> None:
-    train(tiny("trainer.epochs=1"))
-    train(tiny("model=mlp_wide", "trainer.epochs=1"))
-    process = run_step("-m", *TINY, f"data_root={tiny_data}", "model=mlp,mlp_wide", step="evaluate")
-    assert process.returncode == 0, process.stderr
-    assert all("test_accuracy" in run.data.metrics for run in all_runs())
-    assert len(all_runs()) == 2
-
-
 @pytest.mark.parametrize(
     ("swept", "runs", "kind"),
     [([], 1, signal.SIGINT), ([], 1, signal.SIGTERM), (["-m", "seed=0,1"], 2, signal.SIGINT)],
@@ -199,98 +133,7 @@ def test_ctrl_c_marks_the_run_as_killed_and_says_how_to_go_on(
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert " of 100000 epochs are done; the same command goes on from there." in output
-    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     assert [run.info.status for run in all_runs()] == ["KILLED"] * runs
-
-
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path, tiny_data: Path) -> Path:
-    """The folder of a sweep over two variants and two seeds, in one process."""
-    folder = tmp_path_factory.mktemp("sweep")
-    shutil.copy(migrated_store, folder / "mlflow.db")
-    jobs = ["-m", *TINY, f"data_root={tiny_data}", "model=mlp,cnn", "seed=3,4", "trainer.epochs=1"]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-    process = subprocess.run(
-        [sys.executable, "-m", "fashion_mnist.train", *jobs],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert process.returncode == 0, process.stderr
-    (folder / "output.txt").write_text(process.stdout)
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-    return folder
-
-
-def test_a_sweep_is_one_parent_with_nested_children(sweep: Path) -> None:
-    mlflow.set_tracking_uri(f"sqlite:///{sweep}/mlflow.db")
-    runs = all_runs()
-    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    assert {(run.data.tags["variant"], run.data.tags["seed"]) for run in children} == {
-        ("mlp", "3"), ("mlp", "4"), ("cnn", "3"), ("cnn", "4"),
-    }  # fmt: skip
-
-
-def test_a_sweep_ends_with_its_jobs_side_by_side(sweep: Path) -> None:
-    mlflow.set_tracking_uri(f"sqlite:///{sweep}/mlflow.db")
-    (parent,) = [run for run in all_runs() if "mlflow.parentRunId" not in run.data.tags]
-    table = [line for line in parent.data.tags["mlflow.note.content"].splitlines() if line.startswith("|")]
-    assert table[0].startswith("| run | training | validation | seconds |")
-    assert [line.split(" | ")[0] for line in table[2:]] == [
-        "| mlp seed=3",
-        "| mlp seed=4",
-        "| cnn seed=3",
-        "| cnn seed=4",
-    ]
-    printed = (sweep / "output.txt").read_text()
-    (job,) = [run for run in all_runs() if (run.data.tags.get("variant"), run.data.tags.get("seed")) == ("cnn", "4")]
-    assert f"{job.data.metrics['val_accuracy']:.4f}" in table[-1]
-    assert f"{job.data.metrics['val_accuracy']:.4f}" in printed
-    jobs = [run for run in all_runs() if "mlflow.parentRunId" in run.data.tags]
-    best = max(jobs, key=lambda run: run.data.metrics["val_accuracy"])
-    assert parent.data.tags["best_child"] == best.info.run_id
-    assert f"Best by validation accuracy: [{best.info.run_name}]" in parent.data.tags["mlflow.note.content"]
-    variant, seed = best.data.tags["variant"], best.data.tags["seed"]
-    assert f"best by validation accuracy: {variant} seed={seed}" in printed
-
-
-@pytest.mark.slow
-def test_a_preset_can_be_a_sweep_of_its_own(tiny_data: Path, empty_folder: Path) -> None:
-    keys = [*TINY[:3], f"data_root={tiny_data}", "trainer.epochs=1"]
-    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
-    given = client.create_run(client.create_experiment("test"))  # as `mlflow run` does
-    process = run_step("experiment=mlp_vs_cnn", *keys, step="main", MLFLOW_RUN_ID=given.info.run_id)
-    assert process.returncode == 0, process.stderr
-    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
-    names = [run.data.tags.get("variant") for run in all_runs() if "test_accuracy" in run.data.metrics]
-    assert sorted(f"{name}" for name in names) == ["cnn_dropout", "mlp"]
-    assert "Accuracies of the sweep's runs" in process.stdout
-    assert f"{mlflow.get_run(given.info.run_id).info.run_name}".startswith("sweep experiment=mlp_vs_cnn")
-
-
-def test_a_job_of_a_sweep_gives_the_same_bytes_as_a_run_of_its_own(sweep: Path, tiny: Compose) -> None:
-    alone = tiny("model=cnn", "seed=4", "trainer.epochs=1")
-    train(alone)
-    (in_sweep,) = sweep.glob("multirun/*/*/3/models/cnn/model.keras")
-    assert in_sweep.read_bytes() == alone.model_file.read_bytes()
-
-
-@pytest.mark.slow
-def test_a_sweep_with_a_job_that_fails_goes_on_and_ends_as_failed(empty_folder: Path, tiny_data: Path) -> None:
-    filters = "model.filters=[8,8,8,8,8],[4]"
-    process = run_step("-m", *TINY, f"data_root={tiny_data}", "model=cnn", filters, "trainer.epochs=1")
-    assert process.returncode == 1
-    assert "refuses its arguments" in process.stderr
-    assert "Traceback" not in process.stderr
-    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
-    runs = {run.info.run_id: run for run in all_runs()}
-    (parent,) = [run for run in runs.values() if "sweep" in run.data.tags]
-    (best,) = [run for run in runs.values() if run.info.status == "FINISHED"]
-    assert sorted(run.info.status for run in runs.values()) == ["FAILED", "FINISHED"]
-    assert parent.data.tags["best_child"] == best.info.run_id
 
 
 @pytest.mark.slow
@@ -300,7 +143,6 @@ def test_several_first_runs_at_once_set_the_database_up_together(empty_folder: P
     started = [subprocess.Popen([*command, f"output_dir={number}"], stderr=subprocess.PIPE) for number in range(3)]
     errors = [process.communicate(timeout=200)[1].decode() for process in started]
     assert [process.returncode for process in started] == [0, 0, 0], errors
-    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     assert sorted(run.info.status for run in all_runs()) == ["FINISHED"] * 3
 
 
@@ -375,56 +217,3 @@ def test_runs_are_named_after_what_departs_from_the_defaults(tiny: Compose, tiny
     overrides = ["model=cnn", "augment=none", "optimizer=adam", "trainer.schedule=cosine", "seed=7"]
     assert run_name(compose(overrides), replace(card, name="fashion_mnist")) == "cnn schedule=cosine seed=7"
     assert run_name(compose(["optimizer=sgd"]), card) == "mlp synthetic optimizer=sgd"
-
-
-def test_metrics_agree_with_counting_by_hand() -> None:
-    labels = np.array([0, 0, 1, 2], dtype=np.uint8)
-    probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.2, 0.5, 0.3], [0.0, 0.0, 1.0]], dtype=np.float32)
-    counts = confusion(labels, probabilities.argmax(axis=1), 3)
-    assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
-    metrics = summarize(labels, probabilities, counts)
-    assert metrics["test_accuracy"] == 0.75
-    assert metrics["test_loss"] == pytest.approx(-np.log([0.7, 0.1, 0.5, 1.0]).mean(), abs=1e-6)
-    assert metrics["test_macro_f1"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
-    first = per_class_table(counts, ["a", "b", "c"])[0]
-    assert (first["precision"], first["recall"], first["most often taken for"]) == (1.0, 0.5, "b")
-
-
-def test_the_calibration_error_is_that_of_the_definition() -> None:
-    labels = np.array([0, 0, 1, 1])
-    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.35, 0.65]])
-    # One bin holds three images of confidence 0.9, two of them right; another holds one of 0.65, which is right.
-    assert calibration_error(labels, probabilities) == pytest.approx((3 * abs(0.9 - 2 / 3) + abs(0.65 - 1)) / 4)
-    assert calibration_error(np.array([0]), np.array([[1.0, 0.0]])) == 0
-
-
-def test_predictions_survive_being_written(tmp_path: Path) -> None:
-    probabilities = np.random.default_rng(0).dirichlet(np.ones(10), 50).astype(np.float32)
-    probabilities[0] = [0.50001, 0.49999] + [0] * 8  # equal as float16
-    for name in ("one.npz", "other.npz"):
-        write_predictions(tmp_path / name, np.arange(50) % 10, probabilities)
-    read = read_predictions(tmp_path / "one.npz")
-    assert read.labels.tolist() == (np.arange(50) % 10).tolist()
-    assert read.predicted.tolist() == probabilities.argmax(axis=1).tolist()
-    assert read.probabilities == pytest.approx(probabilities, abs=5e-4)
-    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "other.npz").read_bytes()
-    for damaged in (b"", b"PK", (tmp_path / "one.npz").read_bytes()[:-100]):
-        (tmp_path / "one.npz").write_bytes(damaged)
-        with pytest.raises(UserError, match="is damaged"):
-            read_predictions(tmp_path / "one.npz")
-
-
-def test_multiply_adds_are_counted_as_two_operations(tiny: Compose) -> None:
-    operations = of_prediction(build(tiny("model=mlp")), np.zeros((2, 28, 28), np.uint8))["system/flops_per_image"]
-    assert 2 * (784 * 128 + 128 * 10) <= operations <= 2.1 * (784 * 128 + 128 * 10)
-
-
-def test_the_loss_is_the_one_that_keras_computes(tiny: Compose) -> None:
-    random = np.random.default_rng(0)
-    probabilities = random.dirichlet(np.ones(10), 200).astype(np.float32)
-    labels = random.integers(0, 10, 200).astype(np.uint8)
-    expected = keras.losses.sparse_categorical_crossentropy(labels, probabilities)
-    counts = confusion(labels, probabilities.argmax(axis=1), 10)
-    assert summarize(labels, probabilities, counts)["test_loss"] == pytest.approx(
-        np.mean(np.asarray(expected)), rel=1e-5
-    )

@@ -22,8 +22,8 @@ def compare(config: CompareConfig) -> None:
     try:
         images = page.test_images(config, tested)
     except UserError as error:
-        if config.variants:  # their labels alone tell that they are about Fashion-MNIST
-            raise
+        if config.variants:  # nothing else tells that they are about Fashion-MNIST
+            raise UserError(f"{error} What variants=... names must be of Fashion-MNIST: `dvc repro`.") from error
         print(f"The report shows no images: {error}")
         images = None
     files = report.write(compared, Path(config.reports).expanduser(), images)

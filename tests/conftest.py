@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 TINY = ["data=synthetic", "data.train_images=600", "data.test_images=100", "data.validation=100", "trainer.epochs=2"]
+RESULTS = tuple(f"outputs/{kind}" for kind in ("models", "metrics", "plots", "predictions"))  # of what people try
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

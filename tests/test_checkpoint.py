@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import mlflow
 import pytest
-from conftest import assert_one_sentence, run_step
+from conftest import RESULTS, assert_one_sentence, run_step
 from mlflow.entities import Run
 
 from fashion_mnist import checkpoint, lineage
@@ -59,7 +59,7 @@ def steps(run: Run, metric: str) -> list[int]:
 
 
 def results() -> dict[str, bytes]:
-    files = [file for kind in ("models", "metrics", "plots") for file in Path(kind).rglob("*") if file.is_file()]
+    files = [file for kind in RESULTS for file in Path(kind).rglob("*") if file.is_file()]
     return {str(file): file.read_bytes() for file in files}
 
 

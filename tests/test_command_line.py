@@ -207,7 +207,7 @@ def test_too_much_validation_is_refused_before_training(empty_folder: Path) -> N
 
 def test_evaluation_without_a_model_says_how_to_train_one(empty_folder: Path) -> None:
     process = run_step("data=synthetic", "data.train_images=100", "model=mlp_wide", step="evaluate")
-    assert_one_sentence(process, "models/mlp_wide/model.keras", "python -m fashion_mnist.train data=synthetic")
+    assert_one_sentence(process, "outputs/models/mlp_wide/model.keras", "python -m fashion_mnist.train data=synthetic")
 
 
 def test_every_key_of_conf_carries_a_comment_with_the_command_that_sets_it() -> None:

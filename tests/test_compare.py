@@ -17,8 +17,9 @@ from fashion_mnist.cli import compose, quoted
 from fashion_mnist.compare import compare
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluate import evaluate
-from fashion_mnist.results import write_predictions
+from fashion_mnist.results import write_metrics, write_predictions, write_table
 from fashion_mnist.train import train
+from fashion_mnist.trainings import of_folders
 
 LABELS = (np.arange(500) % 10).astype(np.uint8)
 
@@ -131,6 +132,26 @@ def test_what_cannot_be_answered_is_said_in_a_sentence() -> None:
     ):
         with pytest.raises(UserError, match=re.escape(words)):
             compared(*overrides)
+
+
+def test_variants_are_those_that_the_pipeline_built_or_else_those_that_were_tried(
+    empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def results(folder: str, accuracy: float) -> None:
+        for part in ("train", "test"):
+            write_metrics(Path(folder, f"metrics/mlp/{part}.json"), {f"{part}_accuracy": accuracy})
+        write_table(Path(folder, "plots/mlp/history.csv"), [{"epoch": 1, "val_accuracy": accuracy}])
+        write_predictions(Path(folder, "predictions/mlp/test.npz"), LABELS, np.eye(10, dtype=np.float32)[LABELS])
+
+    results("outputs", 0.5)
+    (tried,) = of_folders(["mlp"])
+    assert tried.metrics["test_accuracy"] == 0.5
+    assert tried.curves() == {"val_accuracy": [0.5]}
+    assert "what lies in outputs/ is compared" in capsys.readouterr().err
+    results(".", 0.75)
+    (built,) = of_folders(["mlp"])
+    assert built.metrics["test_accuracy"] == 0.75
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

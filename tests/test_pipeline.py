@@ -9,7 +9,7 @@ from pathlib import Path
 import mlflow
 import pytest
 import yaml
-from conftest import ROOT, needs_real_data
+from conftest import ROOT, TINY, needs_real_data
 
 pytestmark = [needs_real_data, pytest.mark.slow]
 
@@ -81,6 +81,21 @@ def test_a_change_to_one_variant_rebuilds_that_variant_alone(project: Project) -
     assert list(changed) == ["train@mlp_wide"]
     assert "hidden" in difference
     assert "[300]" in difference
+
+
+def test_what_people_try_leaves_alone_what_the_pipeline_built(project: Project) -> None:
+    built = [
+        file for kind in ("models", "metrics", "plots", "predictions") for file in project.folder.glob(f"{kind}/**/*")
+    ]
+    before = {file: file.read_bytes() for file in built if file.is_file()}
+    project.run("python", "-m", "fashion_mnist", *TINY)
+    project.run("python", "-m", "fashion_mnist.evaluate", *TINY)
+    project.run(
+        "python", "-m", "fashion_mnist.predict", "plots/mlp/learning_curves.png", "--picture", "outputs/seen.png"
+    )
+    assert before == {file: file.read_bytes() for file in before}
+    assert project.run("git", "status", "--porcelain") == ""
+    assert project.run("dvc", "diff") == ""
 
 
 def test_metrics_and_plots_can_be_shown(project: Project) -> None:

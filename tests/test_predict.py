@@ -9,8 +9,9 @@ from conftest import TINY, assert_one_sentence, run_step
 from PIL import ExifTags, Image, ImageOps
 
 from fashion_mnist import pictures
+from fashion_mnist.cli import compose
 from fashion_mnist.errors import UserError
-from fashion_mnist.predict import parse
+from fashion_mnist.predict import parse, trained
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,17 @@ def test_a_wrong_command_line_is_refused(arguments: list[str]) -> None:
         parse(arguments)
 
 
+def test_the_model_is_the_one_tried_last_or_else_the_one_that_the_pipeline_built(empty_folder: Path) -> None:
+    built, tried = Path("models/cnn/model.keras"), Path("outputs/models/cnn/model.keras")
+    for file in (built, tried):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    assert trained(compose(["model=cnn"])) == tried
+    assert trained(compose(["model=cnn", "output_dir=."])) == built
+    tried.unlink()
+    assert trained(compose(["model=cnn"])) == built
+
+
 @pytest.mark.slow
 def test_a_folder_is_told_picture_by_picture(shoe: np.ndarray, tiny_data: Path, empty_folder: Path) -> None:
     assert run_step(*TINY, f"data_root={tiny_data}", "trainer.epochs=1").returncode == 0
@@ -135,7 +147,9 @@ def test_the_model_of_a_run_says_the_same_as_its_file(shoe: np.ndarray, tiny_dat
 
 def test_without_a_model_or_picture_the_way_out_is_named(empty_folder: Path, shoe: np.ndarray) -> None:
     Image.fromarray(shoe).save("shoe.png")
-    assert_one_sentence(run_step("shoe.png", step="predict"), "models/mlp/model.keras", "python -m fashion_mnist")
+    assert_one_sentence(
+        run_step("shoe.png", step="predict"), "outputs/models/mlp/model.keras or models/mlp/model.keras", "python -m"
+    )
     assert_one_sentence(run_step("shoe.png", "run=" + "0" * 32, step="predict"), "MLflow has no model")
     missing = run_step("shoe.jpg", step="predict")
     assert (missing.returncode, missing.stdout) == (1, "")

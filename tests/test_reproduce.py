@@ -63,7 +63,7 @@ def test_a_run_is_reproduced_byte_for_byte(trained: Run, tiny_data: Path, capsys
     assert run.data.tags["model_digest"] == trained.data.tags["model_digest"]
     assert run.data.metrics["test_accuracy"] == trained.data.metrics["test_accuracy"]
     assert f"/runs/{trained.info.run_id}" in run.data.tags["mlflow.note.content"]
-    assert not Path("models").exists()
+    assert not Path("outputs/models").exists()
 
 
 def test_check_only_trains_nothing(

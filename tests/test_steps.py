@@ -56,8 +56,8 @@ def test_a_file_that_is_no_model_is_refused(tiny: Compose, empty_folder: Path) -
 
 def test_without_validation_all_images_are_learned_from(tiny: Compose, empty_folder: Path) -> None:
     train(tiny("data.validation=0", "trainer.epochs=1"))
-    assert set(json.loads(Path("metrics/mlp/train.json").read_text())) == {"accuracy", "loss", "parameters"}
-    assert (empty_folder / "plots/mlp/learning_curves.png").stat().st_size > 5_000
+    assert set(json.loads(Path("outputs/metrics/mlp/train.json").read_text())) == {"accuracy", "loss", "parameters"}
+    assert (empty_folder / "outputs/plots/mlp/learning_curves.png").stat().st_size > 5_000
 
 
 def test_evaluation_of_a_model_from_elsewhere_gets_a_run_of_its_own(tiny: Compose, empty_folder: Path) -> None:

@@ -86,7 +86,7 @@ def dataset(config: Config):
 
 def test_the_runs_metrics_are_those_of_the_epoch_that_was_kept(tiny: Compose, empty_folder: Path) -> None:
     run_id = train(tiny("trainer.patience=1", "trainer.epochs=20", "optimizer=sgd", "optimizer.learning_rate=0.5"))
-    kept = json.loads(Path("metrics/mlp/train.json").read_text())
+    kept = json.loads(Path("outputs/metrics/mlp/train.json").read_text())
     metrics = mlflow.get_run(run_id).data.metrics
     assert {key: metrics[key] for key in ("loss", "val_loss", "val_accuracy")} == pytest.approx(
         {key: kept[key] for key in ("loss", "val_loss", "val_accuracy")}
@@ -130,9 +130,9 @@ def test_tensorboard_gets_curves_and_histograms_of_the_last_training_alone(tiny:
     for _ in range(2):
         trained(config)
     for part in ("train", "validation"):
-        events = EventAccumulator(str(empty_folder / "logs/mlp" / part), size_guidance={"tensors": 0}).Reload()
+        events = EventAccumulator(str(empty_folder / "outputs/logs/mlp" / part), size_guidance={"tensors": 0}).Reload()
         tags = events.Tags()["tensors"]
         assert {"epoch_loss", "epoch_accuracy"} <= set(tags)
         assert len(events.Tensors("epoch_loss")) == 2
-    events = EventAccumulator(str(empty_folder / "logs/mlp/train")).Reload()
+    events = EventAccumulator(str(empty_folder / "outputs/logs/mlp/train")).Reload()
     assert any("kernel" in tag for tag in events.Tags()["tensors"])

@@ -16,6 +16,7 @@ from fashion_mnist.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
+TRIED, BUILT = "outputs", "."  # folders of results: of what people try, and of what `dvc repro` builds
 GROUPS = ("data", "augment", "model", "optimizer", "trainer", "tracking")
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softplus")
 BACKBONES = ("MobileNetV3Small", "MobileNetV3Large", "EfficientNetV2B0", "ConvNeXtTiny")  # which scale by themselves
@@ -170,8 +171,11 @@ class Config:
         return self.model["name"]
 
     def folder(self, kind: str) -> Path:
-        """Where results of a kind (`models`, `metrics`, `plots` or `predictions`) of this variant lie."""
-        return Path(self.output_dir or ".") / kind / self.variant
+        """Where results of a kind (`models`, `metrics`, `plots` or `predictions`) of this variant lie.
+
+        By default apart from those that `dvc repro` builds, which stand in the working folder itself.
+        """
+        return Path(self.output_dir or TRIED) / kind / self.variant
 
     def make_folders(self) -> None:
         """Makes the folders of all results, so that what cannot be written is known before training.

@@ -29,7 +29,7 @@ EVALUATION_BATCH = 1000
 
 
 def evaluate(config: Config, outbox: Outbox | None = None) -> dict[str, float]:
-    """Evaluates the model in `models/<variant>`; the only step that reads the test set.
+    """Evaluates the variant's model in the folder of results; the only step that reads the test set.
 
     Args:
         config: says which model and dataset.

@@ -89,7 +89,9 @@ def note(config: Config, card: Card, tags: dict[str, str]) -> str:
     """The description that the UI shows at the top of the run, in Markdown."""
     dirty = " with uncommitted changes" if tags["git_dirty"] == "true" else ""
     epochs = f"{config.trainer.epochs} epoch{'s' if config.trainer.epochs > 1 else ''}"
-    command = shlex.join(["python", "-m", "fashion_mnist", *config.overrides])
+    # Not where to: what the pipeline built is not to be replaced by whoever tries the same again.
+    what = [override for override in config.overrides if not override.startswith("output_dir=")]
+    command = shlex.join(["python", "-m", "fashion_mnist", *what])
     return (
         f"**{config.variant}** on {card.title}: {epochs}, batch {config.trainer.batch_size}, "
         f"seed {config.seed}, {tags['device']}.\n\n"

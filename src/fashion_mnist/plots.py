@@ -76,20 +76,24 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title: str)
 
 
 def predictions(split: Split, probabilities: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
-    """The first images with what the model takes them for: blue titles right, red wrong.
+    """The first thirty images with what the model takes them for, and below them the next ten that it gets wrong.
 
     Args:
-        split: images and labels, of which the first forty are shown.
+        split: images and labels.
         probabilities: float (n, classes).
         class_names: in label order.
         title: what was evaluated, on what.
     """
+    predicted = probabilities.argmax(axis=1)
+    mistakes = np.flatnonzero(predicted != split.labels)
+    shown = [*range(min(30, len(predicted))), *mistakes[mistakes >= 30][:10]]
     titles, colors = [], []
-    for label, row in zip(split.labels[:40], probabilities[:40], strict=False):
-        actual, predicted = class_names[label], class_names[row.argmax()]
-        titles.append(predicted if predicted == actual else f"{predicted}\n({actual})")
-        colors.append(RIGHT if predicted == actual else WRONG)
-    return sheet(split.images, titles, f"{title}: blue is right; red is wrong, with the truth in brackets", colors)
+    for label, guess in zip(split.labels[shown], predicted[shown], strict=True):
+        titles.append(class_names[guess] if guess == label else f"{class_names[guess]}\n({class_names[label]})")
+        colors.append(RIGHT if guess == label else WRONG)
+    share = 1 - len(mistakes) / len(predicted)
+    heading = f"{title}: {share:.1%} right (blue). Last row: its next mistakes (red, with the truth in brackets)"
+    return sheet(split.images[shown], titles, heading, colors)
 
 
 def sheet(images: np.ndarray, titles: Sequence[str], heading: str = "", colors: Sequence[str] = ()) -> Figure:

@@ -6,7 +6,8 @@ usage: python -m fashion_mnist.predict PICTURE... [model=VARIANT | run=ID | mode
 A PICTURE is a file, or a folder with all pictures in it and below. It may have any size, be coloured or grey, and the
 garment may be light on dark or dark on light: the edge of the picture tells which.
 
-  model=cnn           the variant in models/ (default: mlp); or a model of MLflow's registry: model=models:/name@alias
+  model=cnn           the variant (default: mlp) as it was tried last, in outputs/, or else as `dvc repro` built it; or
+                      a model of MLflow's registry: model=models:/name@alias
   run=ID              the model of an MLflow run instead
   --json              one line of JSON for each picture, with all ten probabilities, for machines
   --picture FILE      draws the pictures as the model sees them, with what it takes them for
@@ -15,6 +16,7 @@ garment may be light on dark or dark on light: the edge of the picture tells whi
 The exit code is 1 when a picture could not be read; the others are told all the same.
 """
 
+import dataclasses
 import json
 import os
 import re
@@ -31,6 +33,7 @@ from rich.table import Table
 from fashion_mnist import pictures
 from fashion_mnist.checks import known_keys
 from fashion_mnist.cli import compose
+from fashion_mnist.config import BUILT, TRIED, Config
 from fashion_mnist.data import CLASS_NAMES
 from fashion_mnist.errors import UserError, say
 from fashion_mnist.explain import explained
@@ -94,16 +97,13 @@ def predict(request: Request) -> bool:
     files = list(pictures.files_of(request.places))
     if not files:
         raise UserError(f"there is no picture in {', '.join(str(place) for place in request.places)}.")
-    if request.model is None and not config.model_file.is_file():
-        command = shlex.join(["python", "-m", "fashion_mnist", *request.overrides])
-        raise UserError(f"there is no model in {config.model_file}; train it first: {command}")
+    model_name = request.model or str(trained(config))
     readable, images, complete = read_all(files)
     if not readable:
         return False
-    model_name = request.model or str(config.model_file)
     model = load(model_name, config.tracking.uri)
     probabilities = np.concatenate(list(batches(model, images)))
-    show(readable, probabilities, request.as_json)
+    show(readable, probabilities, request.as_json, model_name)
     if "MLFLOW_RUN_ID" in os.environ:  # set by `mlflow run`
         from fashion_mnist import tracking
 
@@ -111,6 +111,21 @@ def predict(request: Request) -> bool:
     if request.picture:
         draw(request.picture, readable, images, probabilities)
     return complete
+
+
+def trained(config: Config) -> Path:
+    """The variant's model: what people tried last, or else what `dvc repro` built.
+
+    Raises:
+        UserError: there is neither.
+    """
+    folders = [config.output_dir] if config.output_dir else [TRIED, BUILT]
+    models = [dataclasses.replace(config, output_dir=folder).model_file for folder in folders]
+    if found := next((file for file in models if file.is_file()), None):
+        return found
+    places = " or ".join(str(file) for file in models)
+    command = shlex.join(["python", "-m", "fashion_mnist", *config.overrides])
+    raise UserError(f"there is no model in {places}; train it first: {command}")
 
 
 def read_all(files: Sequence[Path]) -> tuple[list[Path], np.ndarray, bool]:
@@ -155,9 +170,9 @@ def load(address: str, tracking_uri: str) -> Model:
     return lambda images: model(images, training=False)
 
 
-def show(files: Sequence[Path], probabilities: np.ndarray, as_json: bool) -> None:
-    """Prints each picture's class and the three classes that are most probable."""
-    table = Table("picture", "class", "most probable")
+def show(files: Sequence[Path], probabilities: np.ndarray, as_json: bool, model_name: str) -> None:
+    """Prints each picture's class and the three classes that are most probable, and whose word that is."""
+    table = Table("picture", "class", "most probable", caption=f"model: {model_name}")
     for file, row in zip(files, probabilities, strict=True):
         best = [(CLASS_NAMES[label], float(row[label])) for label in np.argsort(-row)[:3]]
         if as_json:

@@ -11,7 +11,7 @@ from fashion_mnist import tracking
 from fashion_mnist.config import CompareConfig
 from fashion_mnist.errors import UserError
 from fashion_mnist.results import Predictions, read_predictions
-from fashion_mnist.trainings import Curve, LeftOut, Tested, Training, of_pipeline, with_predictions
+from fashion_mnist.trainings import Curve, LeftOut, Tested, Training, of_folders, with_predictions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,7 +33,7 @@ def read(config: CompareConfig) -> tuple[list[Training], list[LeftOut], Tested]:
         UserError: there is none.
     """
     if config.variants:
-        found, left_out = of_pipeline(config.variants), []
+        found, left_out = of_folders(config.variants), []
     else:
         client = tracking.connect(config.tracking)
         found, left_out = comparable(client, search(client, config))

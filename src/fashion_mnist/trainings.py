@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fashion_mnist.config import BUILT, TRIED
 from fashion_mnist.data import CLASS_NAMES, Card
-from fashion_mnist.errors import UserError
+from fashion_mnist.errors import UserError, say
 from fashion_mnist.progress import progress
 from fashion_mnist.results import Predictions, read_predictions
 from fashion_mnist.scores import confusion
@@ -115,16 +116,20 @@ def with_predictions(
     return trainings, left_out, test_set
 
 
-def of_pipeline(variants: Sequence[str]) -> list[Training]:
-    """What `dvc repro` has built in the current folder.
+def of_folders(variants: Sequence[str]) -> list[Training]:
+    """What `dvc repro` built of each variant, or else what people tried last, if that is complete.
 
     Raises:
-        UserError: a variant's results are not there.
+        UserError: a variant's results are in neither place.
     """
     trainings = []
     for variant in variants:
+        folder = Path(BUILT)
+        if not is_complete(folder, variant) and is_complete(Path(TRIED), variant):
+            folder = Path(TRIED)
+            say(f"{variant}: `dvc repro` has not built it; what lies in {TRIED}/ is compared.")
         metrics: dict[str, Any] = {}
-        for part in (Path("metrics") / variant / name for name in ("train.json", "test.json")):
+        for part in (folder / "metrics" / variant / name for name in ("train.json", "test.json")):
             if not part.is_file():
                 raise UserError(f"{part} is missing; `dvc repro evaluate@{variant}` makes it.")
             try:
@@ -142,11 +147,17 @@ def of_pipeline(variants: Sequence[str]) -> list[Training]:
                 params={},
                 metrics=metrics,
                 tags={"dataset": "fashion_mnist"},
-                predictions=lambda name=variant: read_predictions(Path("predictions") / name / "test.npz"),
-                curves=lambda name=variant: read_curves(Path("plots") / name / "history.csv"),
+                predictions=lambda file=folder / "predictions" / variant / "test.npz": read_predictions(file),
+                curves=lambda file=folder / "plots" / variant / "history.csv": read_curves(file),
             )
         )
     return trainings
+
+
+def is_complete(folder: Path, variant: str) -> bool:
+    """Whether a folder of results has all that a comparison reads of a variant."""
+    names = ("metrics/{}/train.json", "metrics/{}/test.json", "plots/{}/history.csv", "predictions/{}/test.npz")
+    return all((folder / name.format(variant)).is_file() for name in names)
 
 
 def read_curves(file: Path) -> dict[str, Curve]:

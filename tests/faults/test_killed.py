@@ -12,12 +12,11 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import TINY, run_step
+from conftest import RESULTS, TINY, run_step
 from mlflow.entities import Run
 
 EPOCHS = 40
 JOB = [*TINY[:1], "data.train_images=12000", "data.test_images=500", "data.validation=1000", f"trainer.epochs={EPOCHS}"]
-RESULTS = ("models", "metrics", "plots", "predictions")
 # Functions in the middle of which the job is killed, when they are called for the n-th time.
 MOMENTS = [
     ("fashion_mnist.recording", "experiment", 1),

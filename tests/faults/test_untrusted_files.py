@@ -19,6 +19,7 @@ import pytest
 from conftest import assert_one_sentence, run_step
 from PIL import Image
 
+from fashion_mnist.cli import compose
 from fashion_mnist.data import Card, load_part
 from fashion_mnist.errors import UserError
 from fashion_mnist.registry import load_model
@@ -107,8 +108,9 @@ def test_a_lambda_of_another_person_is_not_run(
     file = saved(empty_folder, touching(evil))
     evil.unlink()  # which building the model has made
     run_id = logged(file)
-    (empty_folder / "models/mlp").mkdir(parents=True)
-    file.replace(empty_folder / "models/mlp/model.keras")
+    model = compose([]).model_file
+    model.parent.mkdir(parents=True)
+    file.replace(model)
     Image.new("L", (28, 28), 200).save("shoe.png")
 
     ways = [f"run={run_id}", f"model=runs:/{run_id}/model", "model=mlp"] if full else [f"run={run_id}"]

@@ -1,4 +1,4 @@
-"""Puts results into the README's tables, and the tutorials' exercises into docs/exercises.md and its picture.
+"""Puts results into the tables of README.md, docs/results.md and docs/faults.md, and makes docs/exercises.md.
 
     uv run python docs/results.py           # writes
     uv run python docs/results.py --check   # writes nothing; the exit code says whether everything is up to date
@@ -49,11 +49,13 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if anything is out of date")
     arguments = parser.parse_args()
     accuracies = json.loads((ROOT / "docs/accuracy.json").read_text())
-    readme = (ROOT / "README.md").read_text()
-    readme = between(readme, "results", variants_table(ROOT))
-    readme = between(readme, "presets", presets_table(accuracies))
-    readme = between(readme, "faults", faults_table(json.loads((ROOT / "docs/faults.json").read_text())))
-    texts = {ROOT / "README.md": readme, ROOT / "docs/exercises.md": exercises_page(accuracies)}
+    tables = {
+        ("README.md", "results"): variants_table(ROOT),
+        ("docs/results.md", "presets"): presets_table(accuracies),
+        ("docs/faults.md", "faults"): faults_table(json.loads((ROOT / "docs/faults.json").read_text())),
+    }
+    texts = {ROOT / page: between((ROOT / page).read_text(), name, table) for (page, name), table in tables.items()}
+    texts[ROOT / "docs/exercises.md"] = exercises_page(accuracies)
     if arguments.check:
         stale = [file.name for file, text in texts.items() if not file.is_file() or file.read_text() != text]
         sys.exit(f"{', '.join(stale)} out of date: uv run python docs/results.py" if stale else 0)

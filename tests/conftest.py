@@ -38,14 +38,20 @@ needs_real_data = pytest.mark.skipif(not real_data(), reason="FASHION_MNIST_DIR 
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--full` drives every fault as often as the README's table says; without it, tests/faults/ takes a sample."""
-    parser.addoption("--full", action="store_true", help="drive every fault in full, and write docs/faults.json")
+    """Without an option, a run takes what a change can break every day."""
+    parser.addoption("--all", action="store_true", help="run everything, tests marked slow too; of faults, a sample")
+    parser.addoption("--full", action="store_true", help="--all, and every fault in full, for docs/faults.json")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what takes part in `--full` alone."""
+    """Leaves out what is slow, unless it is asked for or named, and what takes part in `--full` alone."""
+    full, named = config.getoption("--full"), any("::" in argument for argument in config.args)
+    if not (full or named or config.getoption("--all")):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
     for item in items:
-        if item.get_closest_marker("full") and not config.getoption("--full"):
+        if item.get_closest_marker("full") and not full:
             item.add_marker(pytest.mark.skip(reason="only with --full"))
 
 
@@ -67,7 +73,7 @@ def survived(request: pytest.FixtureRequest) -> Callable[[str, int, int], None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints how often each fault was survived; in full, and if nothing failed, it is kept for the README."""
+    """Prints how often each fault was survived; in full, and if nothing failed, it is kept for docs/faults.md."""
     reports = [report for outcome in terminalreporter.stats.values() for report in outcome]
     faults = dict(sorted(found for report in reports for found in getattr(report, "user_properties", ())))
     for fault, (count, of) in faults.items():

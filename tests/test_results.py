@@ -1,4 +1,4 @@
-"""The README's tables say what metrics/ and docs/accuracy.json say."""
+"""The tables of README.md and docs/ say what metrics/ and docs/accuracy.json say."""
 
 import json
 import re
@@ -63,7 +63,7 @@ def test_another_result_of_the_pipeline_makes_the_readme_stale(project: Path) ->
 def test_another_accuracy_over_seeds_makes_both_pages_stale(project: Path) -> None:
     file = project / "docs/accuracy.json"
     file.write_text(file.read_text().replace('"test_accuracy": [', '"test_accuracy": [0.1,'))
-    assert "README.md, exercises.md out of date" in check(project).stderr
+    assert "results.md, exercises.md out of date" in check(project).stderr
 
 
 def test_another_study_makes_the_readme_stale(project: Path) -> None:

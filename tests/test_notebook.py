@@ -78,7 +78,7 @@ def test_it_runs_from_top_to_bottom(empty_folder: Path) -> None:
     drawn = "not Fashion-MNIST" in output_of(notebook, "load_training")
     name = "mlp synthetic epochs=1" if drawn else "mlp epochs=1"
     assert name in output_of(notebook, "mlflow.search_runs")
-    assert (empty_folder / "models/mlp/model.keras").is_file()
+    assert (empty_folder / "outputs/models/mlp/model.keras").is_file()
 
 
 @needs_real_data

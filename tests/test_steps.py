@@ -11,7 +11,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from conftest import TINY, all_runs
+from conftest import RESULTS, TINY, all_runs
 
 from fashion_mnist import saving, tracking
 from fashion_mnist.cli import compose
@@ -87,12 +87,13 @@ def test_a_training_that_diverges_is_a_failure_and_leaves_no_model(tiny: Compose
     assert not list(empty_folder.rglob("*.keras"))
 
 
-@pytest.mark.parametrize("kind", ["models", "metrics", "plots", "predictions"])
+@pytest.mark.parametrize("folder", RESULTS)
 def test_a_results_folder_that_cannot_be_written_is_refused_before_training(
-    kind: str, tiny: Compose, empty_folder: Path
+    folder: str, tiny: Compose, empty_folder: Path
 ) -> None:
-    (empty_folder / kind).touch()
-    with pytest.raises(UserError, match=f"cannot write to {kind}/mlp.*output_dir="):
+    (empty_folder / "outputs").mkdir()
+    (empty_folder / folder).touch()
+    with pytest.raises(UserError, match=f"cannot write to {folder}/mlp.*output_dir="):
         train(tiny())
     assert not all_runs()
 

@@ -91,3 +91,15 @@ def test_a_run_has_a_curve_of_every_epoch(page: Page, sweep: Path) -> None:
     page.get_by_placeholder("Search metric charts").fill("")
     assert not charts.get_by_text("flops_per_image").count()  # numbers of another kind are on a page of their own
     assert [step.step for step in mlflow.MlflowClient().get_metric_history(run.info.run_id, "val_loss")] == [0, 1, 2]
+
+
+def test_a_run_shows_what_its_dataset_consists_of(page: Page, sweep: Path) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{sweep}/mlflow.db")
+    (run, *_) = mlflow.search_runs(
+        search_all_experiments=True, filter_string="tags.variant = 'mlp'", output_format="list"
+    )
+    page.goto(f"/#/experiments/0/runs/{run.info.run_id}?workflowType=machine_learning")
+    page.get_by_role("button", name="synthetic (").first.click()
+    drawer = page.get_by_role("dialog")
+    expect(drawer).to_contain_text("features shape: [600,28,28]")
+    expect(drawer).to_contain_text("Array Datasource")

@@ -12,17 +12,46 @@ import math
 import mmap
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
 from fashion_mnist.data import Split
 
 BLOCK_SECONDS = 0.4  # progress moves about twice a second
 TRIAL_SECONDS = 0.05  # long enough to tell how fast steps are
 EVALUATION_BATCH = 1000
+
+
+class Numbered(np.ndarray, DataAdapter):
+    """Images that Keras goes through by number: `fit` and `evaluate` iterate over a dataset that stands for them.
+
+    For everyone else, such as MLflow's autologging, they are the array that they are.
+    """
+
+    numbers: tf.data.Dataset
+
+    @classmethod
+    def of(cls, images: np.ndarray, numbers: tf.data.Dataset) -> Self:
+        """The same images, not copied."""
+        numbered = images.view(cls)
+        numbered.numbers = numbers
+        return numbered
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.view(np.ndarray)[key]  # the numbers stand for all of them, not for a part
+
+    def get_tf_dataset(self) -> tf.data.Dataset:
+        """What Keras iterates over in each epoch."""
+        return self.numbers
+
+    @property
+    def num_batches(self) -> int:
+        """How often Keras has to ask for the next numbers."""
+        return int(self.numbers.cardinality())
 
 
 class CompiledModel(keras.Model):
@@ -203,6 +232,10 @@ class CompiledModel(keras.Model):
     def save(self, *arguments: Any, **settings: Any) -> None:
         """Saves the model that is trained, which loads without this class."""
         self.trained().save(*arguments, **settings)
+
+    def predict(self, *arguments: Any, **settings: Any) -> Any:
+        """Predicts with the model that is trained, which knows nothing of blocks of steps."""
+        return self.trained().predict(*arguments, **settings)
 
     def choose_block(self) -> None:
         """Compiles the loop, and makes a block of as many steps as fill `BLOCK_SECONDS`; undoes what that changed."""

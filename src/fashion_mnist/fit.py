@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from fashion_mnist.augment import layers_of
 from fashion_mnist.callbacks import Interruptible, Thaw, WriteCheckpoint, callbacks_of
 from fashion_mnist.checkpoint import Checkpoint
-from fashion_mnist.compiled import CompiledModel
+from fashion_mnist.compiled import CompiledModel, Numbered
 from fashion_mnist.config import Config
 from fashion_mnist.data import Split
 from fashion_mnist.errors import UserError
@@ -129,14 +129,16 @@ def fit(
     if checkpoint:
         stopping = [callback for callback in asked_for if isinstance(callback, keras.callbacks.EarlyStopping)]
         asked_for.append(WriteCheckpoint(checkpoint, stopping[0] if stopping else None))
+    numbers = compiled.validation_batches()
+    validation_data = None if numbers is None else (Numbered.of(validation.images, numbers), validation.labels)
     with Interruptible() as interruptible:
         fitted = compiled.fit(
-            compiled.batches(),
-            batch_size=trainer.batch_size,  # for the record: the batches are made already
+            Numbered.of(training.images, compiled.batches()),
+            training.labels,  # for the record, as is the size: the batches are made already
+            batch_size=trainer.batch_size,
             epochs=trainer.epochs,
             initial_epoch=trainer.epochs if ended else progress.epoch if progress else 0,
-            validation_data=compiled.validation_batches(),
-            shuffle=False,
+            validation_data=validation_data,
             callbacks=[interruptible, *thaw, *asked_for, *callbacks],
             # The bar that moves is for people; a log file gets one line an epoch.
             verbose=1 if sys.stdout.isatty() else 2,  # pyright: ignore[reportArgumentType]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 NAME = "model"  # in a run: runs:/<id>/model
+SOURCE = ("mlflow.source.", "mlflow.user")  # the tags that say who logged it, and from where
 REQUIREMENTS = ("keras", "tensorflow", "numpy")
 
 
@@ -62,7 +63,8 @@ def log_model(client: "MlflowClient", run_id: str, folder: Path) -> None:
     run = client.get_run(run_id)
     model = logged_model(client, run_id)
     if model is None:
-        model = client.create_logged_model(run.info.experiment_id, NAME, run_id, params=run.data.params)
+        source = {key: value for key, value in run.data.tags.items() if key.startswith(SOURCE)}
+        model = client.create_logged_model(run.info.experiment_id, NAME, run_id, tags=source, params=run.data.params)
     if model.model_id not in [output.model_id for output in (run.outputs.model_outputs if run.outputs else [])]:
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     if model.status == LoggedModelStatus.READY:

@@ -65,6 +65,11 @@ def train(config: Config, then: Callable[[Outbox], object] | None = None) -> str
                 # Early stopping has restored an earlier epoch: its metrics are the run's, as with MLflow's autologging.
                 # There is a gap between the last epoch and this step.
                 outbox.measure(metrics, config.trainer.epochs + 1)
+                outbox.measure({"stopped_epoch": len(history["loss"]) - 1, "restored_epoch": kept})
+            if config.trainer.tensorboard:
+                logs = config.folder("logs")
+                for file in sorted(logs.rglob("events.*")):
+                    outbox.add(file, f"tensorboard_logs/{file.parent.relative_to(logs)}")
             outbox.add(folder / SAMPLES, "plots")
             outbox.add(curves, "plots")
             outbox.tag({"model_digest": digest})

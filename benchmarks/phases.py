@@ -98,6 +98,8 @@ def job(started: float, report: Path, overrides: list[str]) -> None:
     clock.wrap(
         evaluate, "evaluate", "predict", "confusion", "summarize", "per_class_table", "write_predictions", "show"
     )
+    for step in (train, evaluate):
+        clock.wrap(step, "plots", "write_figure")
     clock.wrap(tracking, "import MLflow", "import_mlflow")
     clock.wrap(recording, "tracking store", "connect", "opened", "describe", "recorder")
     clock.wrap(outbox, "tracking store", "deliver")
@@ -120,7 +122,7 @@ def wrap_training(clock: Clock) -> None:
 
     from fashion_mnist import compiled, fit, saving
 
-    clock.wrap(plots, "plots", "learning_curves", "confusion_matrix", "predictions", "write")
+    clock.wrap(plots, "plots", "learning_curves", "confusion_matrix", "predictions")
     clock.wrap(saving, "save the model", "save")
     clock.wrap(saving, "evaluate", "load")
     clock.wrap(compiled.CompiledModel, "data", "__init__")

@@ -12,10 +12,11 @@ from conftest import assert_one_sentence, run_step
 from mlflow.entities import Run
 
 from fashion_mnist import checkpoint, lineage
-from fashion_mnist.checkpoint import FOLDER, Checkpoint
+from fashion_mnist.checkpoint import Checkpoint
 from fashion_mnist.config import Config
 from fashion_mnist.data import read_card
 from fashion_mnist.errors import UserError
+from fashion_mnist.files import FOLDER
 from fashion_mnist.fit import build
 from fashion_mnist.train import train
 

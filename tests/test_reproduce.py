@@ -69,7 +69,7 @@ def test_a_run_is_reproduced_byte_for_byte(trained: Run, tiny_data: Path, capsys
 def test_check_only_trains_nothing(
     trained: Run, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr("fashion_mnist.train.train", lambda *_: pytest.fail("it trains"))
+    monkeypatch.setattr("fashion_mnist.reproduce.train", lambda *_: pytest.fail("it trains"))
     assert outcome(tiny_data, f"run={trained.info.run_id}", "check_only=true") == 0
     assert "differs" not in capsys.readouterr().out
 

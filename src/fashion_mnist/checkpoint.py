@@ -7,24 +7,21 @@ images and all random draws follow from the seed and the optimizer's count of st
 import hashlib
 import json
 import os
-import uuid
 import zipfile
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Self
 
 import numpy as np
+from filelock import Timeout
 
 from fashion_mnist import lineage
-from fashion_mnist.atomic import complete
 from fashion_mnist.config import Config
 from fashion_mnist.data import Card
 from fashion_mnist.errors import UserError, say
-from fashion_mnist.locks import Timeout, lock_of
+from fashion_mnist.files import FOLDER, complete, digest_here, lock_of
 from fashion_mnist.tracking import PARENT
 
-FOLDER = Path("checkpoints")  # outside what DVC deletes before it runs a stage
 Arrays = dict[str, np.ndarray]
 
 
@@ -142,21 +139,6 @@ class Checkpoint:
         if self.ours:
             for file in (self.file, *FOLDER.glob(f".*.{self.file.name}")):
                 file.unlink(missing_ok=True)
-
-
-def digest_here(*what: str) -> str:
-    """Stands for something in this folder on this machine, in tags of runs.
-
-    A name that is made once tells apart folders on different machines with the same path; the name of the machine would
-    not do, since a container has another one each time.
-    """
-    file = FOLDER / "id"
-    with lock_of("id", str(file.absolute())):
-        if not file.is_file():
-            with complete(file) as partial:
-                partial.write_text(uuid.uuid4().hex)
-    parts = [file.read_text(), str(FOLDER.absolute()), *what]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def origin() -> dict[str, str]:

@@ -7,20 +7,25 @@ reports/ and to MLflow.
 
 from pathlib import Path
 
+import numpy as np
+
 from fashion_mnist.cli import main
 from fashion_mnist.config import CompareConfig
+from fashion_mnist.data import load_test, read_card
 from fashion_mnist.errors import UserError
+from fashion_mnist.sources import prepare
+from fashion_mnist.trainings import Tested
 
 
 def compare(config: CompareConfig) -> None:
     """Reads, compares, reports; with `promote`, moves the alias `champion` to a winner that is shown to be better."""
-    from fashion_mnist import comparison, page, report, runs, store, tracking
+    from fashion_mnist import comparison, report, runs, store, tracking
 
     store.check(config.tracking, config.overrides)
     trainings, left_out, tested = runs.read(config)
     compared = comparison.compare(trainings, left_out, tested, config.baseline)
     try:
-        images = page.test_images(config, tested)
+        images = test_images(config, tested)
     except UserError as error:
         if config.variants:  # nothing else tells that they are about Fashion-MNIST
             raise UserError(f"{error} What variants=... names must be of Fashion-MNIST: `dvc repro`.") from error
@@ -38,6 +43,21 @@ def compare(config: CompareConfig) -> None:
         from fashion_mnist import promotion
 
         print(promotion.promote(config, compared, images, run_id))
+
+
+def test_images(config: CompareConfig, tested: Tested) -> np.ndarray:
+    """The images that the models were tested on, uint8 (n, 28, 28), from `data_root` or the dataset's sources.
+
+    Raises:
+        UserError: they cannot be had.
+    """
+    folder = Path(config.data_root) / tested.dataset
+    if tested.dataset == "fashion_mnist":
+        folder = prepare(config.data, config.data_root)
+    test = load_test(folder, read_card(folder))
+    if not np.array_equal(test.labels, tested.labels):
+        raise UserError(f"the images in {folder} are not the ones that the models were tested on.")
+    return test.images
 
 
 if __name__ == "__main__":

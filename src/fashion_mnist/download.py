@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 from urllib3.exceptions import HTTPError
 
 from fashion_mnist.errors import SourceUnavailableError, UserError
-from fashion_mnist.workplace import alone_in, workplace
+from fashion_mnist.files import alone_in, workplace
 
 SLOWEST = 20_000  # bytes a second: below that, another mirror is worth a try
 SLOW_FOR = 5.0  # seconds of patience before the speed is judged

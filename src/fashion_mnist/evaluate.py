@@ -17,8 +17,9 @@ from fashion_mnist.cli import main
 from fashion_mnist.config import Config
 from fashion_mnist.data import Card
 from fashion_mnist.errors import UserError
+from fashion_mnist.files import write_figure, write_metrics, write_table
 from fashion_mnist.outbox import Outbox
-from fashion_mnist.results import write_metrics, write_predictions, write_table
+from fashion_mnist.results import write_predictions
 from fashion_mnist.scores import confusion, per_class_table, summarize
 from fashion_mnist.startup import import_tensorflow
 
@@ -76,8 +77,8 @@ def evaluate(config: Config, outbox: Outbox | None = None) -> dict[str, float]:
     names = card.class_names
     write_table(output / "predictions.csv", [{"actual": names[a], "predicted": names[p]} for a, p in pairs])
     title = f"{config.variant} on the test set of {card.title}"
-    plots.write(plots.confusion_matrix(counts, names, title), output / "confusion_matrix.png")
-    plots.write(plots.predictions(test, probabilities, names, title), output / "predictions.png")
+    write_figure(plots.confusion_matrix(counts, names, title), output / "confusion_matrix.png")
+    write_figure(plots.predictions(test, probabilities, names, title), output / "predictions.png")
     spent = costs.of_prediction(model, test.images[:EVALUATION_BATCH])
     of_model = {"flops_per_image": int(spent["system/flops_per_image"])}
     write_metrics(config.folder("metrics") / "test.json", metrics | of_model)

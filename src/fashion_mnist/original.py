@@ -13,8 +13,7 @@ from fashion_mnist import lineage
 from fashion_mnist.checks import check_ranges, check_training, example_of
 from fashion_mnist.config import CONF, Config, DataConfig, ReproduceConfig, TrackingConfig
 from fashion_mnist.data import Card
-from fashion_mnist.errors import UserError
-from fashion_mnist.parcel import reason_of
+from fashion_mnist.errors import UserError, reason_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

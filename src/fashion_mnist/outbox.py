@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fashion_mnist.errors import say
-from fashion_mnist.parcel import Measured, Parcel, deliver, reason_of, send_metrics
+from fashion_mnist.errors import reason_of, say
+from fashion_mnist.parcel import Measured, Parcel, deliver, send_metrics
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, PackageLoader
@@ -11,28 +10,9 @@ from PIL import Image
 from fashion_mnist import significance, tables
 from fashion_mnist.charts import charts
 from fashion_mnist.comparison import Comparison, Group
-from fashion_mnist.config import CompareConfig
-from fashion_mnist.data import CLASS_NAMES, load_test, read_card
-from fashion_mnist.errors import UserError
-from fashion_mnist.sources import prepare
-from fashion_mnist.trainings import Tested
+from fashion_mnist.data import CLASS_NAMES
 
 TILES = 20
-
-
-def test_images(config: CompareConfig, tested: Tested) -> np.ndarray:
-    """The images that the models were tested on, uint8 (n, 28, 28), from `data_root` or the dataset's sources.
-
-    Raises:
-        UserError: they cannot be had.
-    """
-    folder = Path(config.data_root) / tested.dataset
-    if tested.dataset == "fashion_mnist":
-        folder = prepare(config.data, config.data_root)
-    test = load_test(folder, read_card(folder))
-    if not np.array_equal(test.labels, tested.labels):
-        raise UserError(f"the images in {folder} are not the ones that the models were tested on.")
-    return test.images
 
 
 def as_html(comparison: Comparison, images: np.ndarray | None) -> str:

@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from filelock import FileLock
 
-from fashion_mnist.checkpoint import FOLDER
-from fashion_mnist.errors import UserError
-from fashion_mnist.locks import lock_of
-from fashion_mnist.progress import progress
+from fashion_mnist.errors import UserError, progress, reason_of
+from fashion_mnist.files import FOLDER, lock_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -174,10 +172,3 @@ def send_metrics(client: "MlflowClient", run_id: str, metrics: list[Measured], m
             Metric(key, value, when, step, **about) for key, value, when, step, _ in metrics[start : start + BATCH]
         ]
         client.log_batch(run_id, metrics=batch)
-
-
-def reason_of(error: BaseException) -> str:
-    """The first line of what went wrong, without the details of retries."""
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    text = text.rpartition("failed with exception ")[2]
-    return text.partition(" with url")[0].partition("(Background")[0].strip()[:200]

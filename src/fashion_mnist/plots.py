@@ -1,22 +1,14 @@
 """Pictures, made with matplotlib's objects and no global state; each function returns a figure."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fashion_mnist.atomic import complete
 from fashion_mnist.data import Split
 
 RIGHT, WRONG = "tab:blue", "tab:red"  # as in the tutorials: blue titles for right predictions, red for wrong ones
-
-
-def write(figure: Figure, file: Path) -> None:
-    """Writes a figure as PNG; the same figure always gives the same bytes."""
-    with complete(file) as partial:
-        figure.savefig(partial, dpi=120, facecolor="white")
 
 
 def samples(split: Split, class_names: Sequence[str], title: str, columns: int = 12) -> Figure:

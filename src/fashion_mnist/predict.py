@@ -30,11 +30,10 @@ from rich.table import Table
 
 from fashion_mnist import pictures
 from fashion_mnist.checks import known_keys
-from fashion_mnist.cli import compose
+from fashion_mnist.cli import compose, explained
 from fashion_mnist.data import CLASS_NAMES
-from fashion_mnist.errors import UserError, say
-from fashion_mnist.explain import explained
-from fashion_mnist.progress import progress
+from fashion_mnist.errors import UserError, progress, say
+from fashion_mnist.files import write_figure
 
 BATCH = 256
 Model = Callable[[np.ndarray], np.ndarray]  # uint8 (n, 28, 28) -> probabilities, float32 (n, 10)
@@ -175,7 +174,7 @@ def draw(target: Path, files: Sequence[Path], images: np.ndarray, probabilities:
     from fashion_mnist import plots
 
     names = [f"{CLASS_NAMES[row.argmax()]} {row.max():.0%}" for row in probabilities]
-    plots.write(plots.sheet(images, [f"{file.name}\n{name}" for file, name in zip(files, names, strict=True)]), target)
+    write_figure(plots.sheet(images, [f"{file.name}\n{name}" for file, name in zip(files, names, strict=True)]), target)
 
 
 def main() -> None:

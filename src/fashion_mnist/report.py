@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fashion_mnist import tables
-from fashion_mnist.atomic import complete
 from fashion_mnist.comparison import Comparison, Group, Verdict
+from fashion_mnist.files import complete
 from fashion_mnist.page import as_html
 
 MOST_GROUPS, MOST_LINKS = 11, 5  # in a description, which MLflow cuts off after 8,000 characters

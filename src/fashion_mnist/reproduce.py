@@ -16,11 +16,15 @@ from rich.console import Console
 from rich.table import Table
 
 from fashion_mnist.cli import main
-from fashion_mnist.config import ReproduceConfig
+from fashion_mnist.config import Config, ReproduceConfig
 from fashion_mnist.errors import UserError
+from fashion_mnist.evaluate import evaluate
+from fashion_mnist.train import train
 from fashion_mnist.verdict import Verdict
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
+
     from fashion_mnist.original import Origin
 
 EXIT_CODES = {"identical": 0, "equal within tolerance": 3, "different": 4}
@@ -50,7 +54,7 @@ def reproduce(config: ReproduceConfig) -> None:
         again = retraining.with_own_code(client, run, settings)
         tracking.label_step(config.tracking, f"reproduce {run.info.run_name}", f"Recorded in run `{again}`.")
     else:
-        again = retraining.with_this_code(run, settings)
+        again = with_this_code(run, settings)
     made = client.get_run(again)
     if made.info.status != "FINISHED":
         raise UserError(
@@ -61,6 +65,12 @@ def reproduce(config: ReproduceConfig) -> None:
     verdict.record(client, run, again, judged)
     show_verdict(judged, Path(str(settings.output_dir)), again)
     sys.exit(EXIT_CODES[judged.word])
+
+
+def with_this_code(run: "Run", settings: Config) -> str:
+    """Trains the same, evaluates it if the run was evaluated, and returns the id of the new run."""
+    evaluated = "test_accuracy" in run.data.metrics
+    return train(settings, then=(lambda outbox: evaluate(settings, outbox)) if evaluated else None)
 
 
 def show_origins(origins: "list[Origin]", name: str) -> None:

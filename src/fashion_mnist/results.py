@@ -1,33 +1,16 @@
-"""Results as files: JSON for metrics, CSV for tables and curves, NPZ for predictions. Same results, same bytes."""
+"""What a model says of the test images, as an NPZ file: the same predictions give the same bytes."""
 
-import csv
 import io
-import json
 import zipfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from fashion_mnist.atomic import complete
 from fashion_mnist.errors import UserError
+from fashion_mnist.files import complete
 
 LARGEST = 1 << 25  # bytes of one array of predictions; a million probabilities of ten classes take 20 MB
-
-
-def write_metrics(file: Path, metrics: Mapping[str, float]) -> None:
-    """Writes named numbers, for `dvc metrics`."""
-    with complete(file) as partial:
-        partial.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
-
-
-def write_table(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes rows with the same keys, for `dvc plots` and spreadsheets."""
-    with complete(file) as partial, partial.open("w", newline="") as opened:
-        writer = csv.DictWriter(opened, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 class Predictions(NamedTuple):

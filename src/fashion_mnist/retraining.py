@@ -17,15 +17,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
-def with_this_code(run: "Run", settings: Config) -> str:
-    """Trains the same, evaluates it if the run was evaluated, and returns the id of the new run."""
-    from fashion_mnist.evaluate import evaluate
-    from fashion_mnist.train import train
-
-    evaluated = "test_accuracy" in run.data.metrics
-    return train(settings, then=(lambda outbox: evaluate(settings, outbox)) if evaluated else None)
-
-
 def with_own_code(client: "MlflowClient", run: "Run", settings: Config) -> str:
     """Trains with the run's commit and uncommitted changes, in a folder of git's that is removed afterwards.
 

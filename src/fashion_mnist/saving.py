@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from fashion_mnist.atomic import complete
 from fashion_mnist.errors import UserError
+from fashion_mnist.files import complete
 
 NO_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip archive can hold
 MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}

@@ -15,9 +15,9 @@ from rich.panel import Panel
 from fashion_mnist.config import DataConfig
 from fashion_mnist.data import CARD, CLASS_NAMES, PARTS, SAMPLES, Arrays, Card, Split, intact_card, is_intact, read_card
 from fashion_mnist.errors import SourceUnavailableError, UserError, say
+from fashion_mnist.files import alone_in, tidy, workplace, write_figure
 from fashion_mnist.official import DIGEST, HOME, LICENSE, official_arrays
 from fashion_mnist.synthetic import generate
-from fashion_mnist.workplace import alone_in, tidy, workplace
 
 
 def prepare(config: DataConfig, root: str | Path) -> Path:
@@ -163,7 +163,7 @@ def write_files(folder: Path, arrays: Arrays, about: dict[str, Any]) -> None:
     from fashion_mnist import plots  # matplotlib takes half a second
 
     training = Split(arrays["train_images"], arrays["train_labels"])
-    plots.write(plots.samples(training, card.class_names, card.title), folder / SAMPLES)
+    write_figure(plots.samples(training, card.class_names, card.title), folder / SAMPLES)
 
 
 def replace_folder(new: Path, folder: Path) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from filelock import Timeout
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich import box
@@ -15,12 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from fashion_mnist import lineage, store, tracking
-from fashion_mnist.checkpoint import digest_here
+from fashion_mnist.cli import explain
 from fashion_mnist.config import CONF, TrackingConfig
-from fashion_mnist.errors import say
-from fashion_mnist.explain import explain
-from fashion_mnist.locks import Timeout, lock_of
-from fashion_mnist.parcel import Parcel, reason_of
+from fashion_mnist.errors import reason_of, say
+from fashion_mnist.files import digest_here, lock_of
+from fashion_mnist.parcel import Parcel
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

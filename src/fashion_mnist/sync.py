@@ -8,8 +8,8 @@ from rich.console import Console
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import SyncConfig, TrackingConfig
-from fashion_mnist.errors import UserError
-from fashion_mnist.parcel import Parcel, kept, reason_of, send_kept
+from fashion_mnist.errors import UserError, reason_of
+from fashion_mnist.parcel import Parcel, kept, send_kept
 
 
 def sync(config: SyncConfig) -> None:

@@ -12,7 +12,7 @@ from fashion_mnist import lineage
 from fashion_mnist.config import Config, TrackingConfig
 from fashion_mnist.data import Card
 from fashion_mnist.errors import UserError, say
-from fashion_mnist.locks import lock_of
+from fashion_mnist.files import digest_here, lock_of
 from fashion_mnist.startup import importing
 
 if TYPE_CHECKING:
@@ -110,7 +110,6 @@ def log_report(config: TrackingConfig, name: str, note: str, tags: dict[str, str
     Returns:
         The run's id.
     """
-    from fashion_mnist.checkpoint import digest_here
     from fashion_mnist.parcel import UNFINISHED
 
     client = connect(config)

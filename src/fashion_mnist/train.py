@@ -10,8 +10,8 @@ from rich.console import Console
 from fashion_mnist.checkpoint import Checkpoint
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config
+from fashion_mnist.files import write_figure, write_metrics, write_table
 from fashion_mnist.outbox import Outbox
-from fashion_mnist.results import write_metrics, write_table
 from fashion_mnist.startup import import_tensorflow
 
 
@@ -58,7 +58,7 @@ def train(config: Config, then: Callable[[Outbox], object] | None = None) -> str
             write_table(config.folder("plots") / "history.csv", by_epoch(history))
             curves = config.folder("plots") / "learning_curves.png"
             title = f"{config.variant} on {card.title}, seed {config.seed}"
-            plots.write(plots.learning_curves(history, title), curves)
+            write_figure(plots.learning_curves(history, title), curves)
 
             digest = lineage.file_digest(config.model_file)
             if config.trainer.patience is not None:

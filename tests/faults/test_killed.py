@@ -29,7 +29,7 @@ MOMENTS = [
     ("numpy", "savez", EPOCHS),
     ("fashion_mnist.outbox", "send_metrics", 1),
     ("fashion_mnist.saving", "save", 1),
-    ("fashion_mnist.results", "write_table", 1),
+    ("fashion_mnist.files", "write_table", 1),
     ("fashion_mnist.registry", "save_model", 1),
     ("fashion_mnist.evaluate", "predict", 1),
     ("fashion_mnist.outbox", "deliver", 1),

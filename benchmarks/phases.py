@@ -85,16 +85,17 @@ class Clock:
 def job(started: float, report: Path, overrides: list[str]) -> None:
     """Runs the main job in this process, and writes the seconds of each phase to a file."""
     clock = Clock(started)
-    from fashion_mnist import __main__, data, evaluate, outbox, recording, registry, sources, startup, tracking, train
+    from fashion_mnist import __main__, evaluate, outbox, recording, registry, startup, tracking, train
     from fashion_mnist.cli import main as command_line
+    from fashion_mnist.data import dataset, prepare
 
     def import_everything() -> None:
         with clock.phase("import TensorFlow"):
             startup.import_tensorflow()
         wrap_training(clock)
 
-    clock.wrap(sources, "data", "prepare")
-    clock.wrap(data, "data", "load_training", "load_test")
+    clock.wrap(prepare, "data", "prepare")
+    clock.wrap(dataset, "data", "load_training", "load_test")
     clock.wrap(
         evaluate, "evaluate", "predict", "confusion", "summarize", "per_class_table", "write_predictions", "show"
     )

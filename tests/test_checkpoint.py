@@ -14,7 +14,7 @@ from mlflow.entities import Run
 from fashion_mnist import checkpoint, lineage
 from fashion_mnist.checkpoint import Checkpoint
 from fashion_mnist.config import Config
-from fashion_mnist.data import read_card
+from fashion_mnist.data.dataset import read_card
 from fashion_mnist.errors import UserError
 from fashion_mnist.files import FOLDER
 from fashion_mnist.fit import build

@@ -21,11 +21,11 @@ from fashion_mnist.augment import layers_of
 from fashion_mnist.cli import compose
 from fashion_mnist.compiled import CompiledModel, quick_random_numbers
 from fashion_mnist.config import AugmentConfig, Config
-from fashion_mnist.data import Split
+from fashion_mnist.data.dataset import Split
+from fashion_mnist.data.synthetic import generate
 from fashion_mnist.errors import UserError
 from fashion_mnist.fit import History, build, faster_with_xla, fit
 from fashion_mnist.models import cnn, mlp, raw_pixels
-from fashion_mnist.synthetic import generate
 from fashion_mnist.train import train
 
 Compose = Callable[..., Config]
@@ -433,10 +433,10 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 tf.config.set_visible_devices([], "GPU")
 
 from fashion_mnist.cli import compose
-from fashion_mnist.data import Split
+from fashion_mnist.data.dataset import Split
 from fashion_mnist.errors import UserError
 from fashion_mnist.fit import build, fit
-from fashion_mnist.synthetic import generate
+from fashion_mnist.data.synthetic import generate
 
 images, labels = generate(224, 0, "train")
 validation = Split(images[-101:], labels[-101:])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from fashion_mnist.data import (
+from fashion_mnist.data.dataset import (
     CARD,
     PARTS,
     SAMPLES,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fashion_mnist import download as module
-from fashion_mnist.download import download, reachable
+from fashion_mnist.data import download as module
+from fashion_mnist.data.download import download, reachable
 from fashion_mnist.errors import SourceUnavailableError, UserError
 
 FILES = {"images.gz": bytes(range(256)) * 200, "labels.gz": b"labels"}

@@ -13,11 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from fashion_mnist import official
 from fashion_mnist.config import DataConfig
-from fashion_mnist.data import Arrays
-from fashion_mnist.errors import SourceUnavailableError, UserError
-from fashion_mnist.official import (
+from fashion_mnist.data import official
+from fashion_mnist.data.dataset import Arrays
+from fashion_mnist.data.official import (
     DIGIT_MNIST,
     DIGIT_MNIST_FIRST_LABELS,
     DUPLICATED,
@@ -26,6 +25,7 @@ from fashion_mnist.official import (
     official_arrays,
     read_idx,
 )
+from fashion_mnist.errors import SourceUnavailableError, UserError
 
 REAL = Path(os.environ.get("FASHION_MNIST_DIR", "/nowhere"))
 NAMES = {part: name for part, (name, _, _) in OFFICIAL.items()}

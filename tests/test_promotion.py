@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import needs_real_data, run_step
 
-from fashion_mnist.data import CLASS_NAMES
+from fashion_mnist.data.dataset import CLASS_NAMES
 
 pytestmark = [needs_real_data, pytest.mark.slow]
 

@@ -17,10 +17,10 @@ import pytest
 from conftest import needs_real_data
 
 from fashion_mnist.config import DataConfig
-from fashion_mnist.data import CARD, CLASS_NAMES, PARTS, SAMPLES, is_intact, load_part, read_card
+from fashion_mnist.data.dataset import CARD, CLASS_NAMES, PARTS, SAMPLES, is_intact, load_part, read_card
+from fashion_mnist.data.official import DIGEST, OFFICIAL
+from fashion_mnist.data.prepare import prepare, replace_folder
 from fashion_mnist.errors import SourceUnavailableError, UserError
-from fashion_mnist.official import DIGEST, OFFICIAL
-from fashion_mnist.sources import prepare, replace_folder
 
 SYNTHETIC = DataConfig(name="synthetic", validation=100, train_images=300, test_images=60)
 FILES = {*(f"{part}.npy" for part in PARTS), CARD, SAMPLES}
@@ -260,12 +260,12 @@ def test_a_full_disk_is_reported_in_one_sentence(tmp_path: Path) -> None:
 def test_processes_that_prepare_the_same_root_at_once_all_succeed(prepared: Path, tmp_path: Path) -> None:
     program = f"""
 import sys
-from fashion_mnist import sources
 from fashion_mnist.config import DataConfig
-from fashion_mnist.data import PARTS, load_part, read_card
+from fashion_mnist.data.dataset import PARTS, load_part, read_card
+from fashion_mnist.data.prepare import prepare
 print("ready", flush=True)
 sys.stdin.readline()
-folder = sources.prepare({SYNTHETIC!r}, sys.argv[1])
+folder = prepare({SYNTHETIC!r}, sys.argv[1])
 for part in PARTS:
     load_part(folder, read_card(folder), part)
 """

@@ -16,7 +16,7 @@ from conftest import TINY, all_runs
 from fashion_mnist import saving, tracking
 from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
-from fashion_mnist.data import read_card
+from fashion_mnist.data.dataset import read_card
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluate import evaluate
 from fashion_mnist.fetch import fetch

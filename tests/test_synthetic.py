@@ -3,7 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from fashion_mnist.synthetic import generate
+from fashion_mnist.data.synthetic import generate
 
 Split = tuple[np.ndarray, np.ndarray]
 

@@ -9,11 +9,11 @@ import pytest
 from conftest import ROOT, assert_one_sentence, needs_real_data, run_step
 
 from fashion_mnist.cli import compose
-from fashion_mnist.data import CLASS_NAMES, Arrays, load_test, load_training, read_card
+from fashion_mnist.data.dataset import CLASS_NAMES, Arrays, load_test, load_training, read_card
+from fashion_mnist.data.prepare import prepare
+from fashion_mnist.data.synthetic import generate
+from fashion_mnist.data.tfds import CONTENT, content
 from fashion_mnist.errors import UserError
-from fashion_mnist.sources import prepare
-from fashion_mnist.synthetic import generate
-from fashion_mnist.tfds import CONTENT, content
 
 
 @pytest.fixture(scope="module")

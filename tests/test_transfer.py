@@ -10,7 +10,7 @@ from conftest import assert_one_sentence, run_step
 
 from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
-from fashion_mnist.data import load_training, read_card
+from fashion_mnist.data.dataset import load_training, read_card
 from fashion_mnist.errors import UserError
 from fashion_mnist.fit import build, fit, optimizer_of
 

@@ -103,7 +103,7 @@ def ours(task: Task, *overrides: str, validation: int = 0, tracked: bool = False
     from fashion_mnist import lineage, recording
     from fashion_mnist.checkpoint import Checkpoint
     from fashion_mnist.cli import compose
-    from fashion_mnist.data import Split, load_training, read_card
+    from fashion_mnist.data.dataset import Split, load_training, read_card
     from fashion_mnist.fit import build, fit
 
     config = compose([f"trainer.epochs={1 + task.epochs}", *overrides])

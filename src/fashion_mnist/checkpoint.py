@@ -17,7 +17,7 @@ from filelock import Timeout
 
 from fashion_mnist import lineage
 from fashion_mnist.config import Config
-from fashion_mnist.data import Card
+from fashion_mnist.data.dataset import Card
 from fashion_mnist.errors import UserError, say
 from fashion_mnist.files import FOLDER, complete, digest_here, lock_of
 from fashion_mnist.tracking import PARENT

@@ -11,9 +11,9 @@ import numpy as np
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import CompareConfig
-from fashion_mnist.data import load_test, read_card
+from fashion_mnist.data.dataset import load_test, read_card
+from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import UserError
-from fashion_mnist.sources import prepare
 from fashion_mnist.trainings import Tested
 
 

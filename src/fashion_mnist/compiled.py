@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fashion_mnist.data import Split
+from fashion_mnist.data.dataset import Split
 
 BLOCK_SECONDS = 0.4  # progress moves about twice a second
 TRIAL_SECONDS = 0.05  # long enough to tell how fast steps are

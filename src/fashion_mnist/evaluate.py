@@ -15,7 +15,7 @@ from rich.table import Table
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config
-from fashion_mnist.data import Card
+from fashion_mnist.data.dataset import Card
 from fashion_mnist.errors import UserError
 from fashion_mnist.files import write_figure, write_metrics, write_table
 from fashion_mnist.outbox import Outbox
@@ -43,8 +43,8 @@ def evaluate(config: Config, outbox: Outbox | None = None) -> dict[str, float]:
         UserError: there is no model, or not the one that the run has trained.
     """
     from fashion_mnist import lineage, store, tracking
-    from fashion_mnist.data import load_test, read_card
-    from fashion_mnist.sources import prepare
+    from fashion_mnist.data.dataset import load_test, read_card
+    from fashion_mnist.data.prepare import prepare
 
     if not config.model_file.is_file():
         command = shlex.join(["python", "-m", "fashion_mnist.train", *config.overrides])

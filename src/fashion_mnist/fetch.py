@@ -12,8 +12,8 @@ from fashion_mnist.config import Config
 def fetch(config: Config) -> None:
     """Prepares the configured dataset in `data_root`, and says where it lies."""
     from fashion_mnist import tracking
-    from fashion_mnist.data import read_card
-    from fashion_mnist.sources import prepare
+    from fashion_mnist.data.dataset import read_card
+    from fashion_mnist.data.prepare import prepare
 
     folder = prepare(config.data, config.data_root)
     card = read_card(folder)

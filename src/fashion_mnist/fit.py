@@ -17,7 +17,7 @@ from fashion_mnist.callbacks import Interruptible, Thaw, WriteCheckpoint, callba
 from fashion_mnist.checkpoint import Checkpoint
 from fashion_mnist.compiled import CompiledModel
 from fashion_mnist.config import Config
-from fashion_mnist.data import Split
+from fashion_mnist.data.dataset import Split
 from fashion_mnist.errors import UserError
 
 History = dict[str, list[float]]

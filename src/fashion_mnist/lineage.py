@@ -14,13 +14,20 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fashion_mnist.config import CONF, ROOT, Config
-from fashion_mnist.data import Card
+from fashion_mnist.data.dataset import Card
 
 DECISIVE_FILES = ("src", "conf", "uv.lock")
 UNSAID = ("model", "data", "name", "data_root", "output_dir", "resume", "skip_finished")  # in the names of runs
 DECISIVE = ("dataset_digest", "config_digest", "code_digest", "tensorflow", "keras")
 PATCH = "uncommitted.patch"
-TRAINER = ("augment", "callbacks", "compiled", "data", "fit", "models")  # the modules that decide what weights come out
+TRAINER = (
+    "augment",
+    "callbacks",
+    "compiled",
+    "data/dataset",
+    "fit",
+    "models",
+)  # the modules that decide what weights come out
 
 
 def tags(config: Config, card: Card) -> dict[str, str]:
@@ -111,7 +118,7 @@ def config_digest(config: Config) -> str:
 
 def code_digest() -> str:
     """Stands for the code that trains: another one may give other weights."""
-    sources = [Path(__file__).with_name(f"{module}.py").read_bytes() for module in TRAINER]
+    sources = [(Path(__file__).parent / f"{module}.py").read_bytes() for module in TRAINER]
     return hashlib.sha256(b"".join(sources)).hexdigest()[:16]
 
 

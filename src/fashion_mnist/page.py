@@ -10,7 +10,7 @@ from PIL import Image
 from fashion_mnist import significance, tables
 from fashion_mnist.charts import charts
 from fashion_mnist.comparison import Comparison, Group
-from fashion_mnist.data import CLASS_NAMES
+from fashion_mnist.data.dataset import CLASS_NAMES
 
 TILES = 20
 

@@ -6,24 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fashion_mnist.data import Split
+from fashion_mnist.data.dataset import Split
 
 RIGHT, WRONG = "tab:blue", "tab:red"  # as in the tutorials: blue titles for right predictions, red for wrong ones
-
-
-def samples(split: Split, class_names: Sequence[str], title: str, columns: int = 12) -> Figure:
-    """A sheet of the first images of each class, a row a class."""
-    figure = Figure(figsize=(columns * 0.62 + 1.3, len(class_names) * 0.62 + 0.5), layout="constrained")
-    grid = figure.subplots(len(class_names), columns, gridspec_kw={"wspace": 0, "hspace": 0})
-    for label, row in enumerate(grid):
-        chosen = np.flatnonzero(split.labels == label)[:columns]
-        for axes in row:
-            axes.set_axis_off()
-        for axes, index in zip(row, chosen, strict=False):
-            axes.imshow(split.images[index], cmap="gray", vmin=0, vmax=255)
-        row[0].text(-0.15, 0.5, class_names[label], transform=row[0].transAxes, ha="right", va="center", fontsize=9)
-    figure.suptitle(f"{title}: the first {columns} training images of each class", fontsize=11)
-    return figure
 
 
 def learning_curves(history: dict[str, list[float]], title: str) -> Figure:

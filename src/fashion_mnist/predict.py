@@ -28,10 +28,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fashion_mnist import pictures
 from fashion_mnist.checks import known_keys
 from fashion_mnist.cli import compose, explained
-from fashion_mnist.data import CLASS_NAMES
+from fashion_mnist.data import pictures
+from fashion_mnist.data.dataset import CLASS_NAMES
 from fashion_mnist.errors import UserError, progress, say
 from fashion_mnist.files import write_figure
 

@@ -13,7 +13,7 @@ import numpy as np
 from fashion_mnist import lineage
 from fashion_mnist.comparison import Comparison, Group, judge
 from fashion_mnist.config import CompareConfig
-from fashion_mnist.data import CLASS_NAMES
+from fashion_mnist.data.dataset import CLASS_NAMES
 from fashion_mnist.errors import UserError
 from fashion_mnist.registry import keras_file, requirements
 from fashion_mnist.runs import comparable

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from fashion_mnist import lineage
 from fashion_mnist.checkpoint import Checkpoint
 from fashion_mnist.config import Config
-from fashion_mnist.data import Card
+from fashion_mnist.data.dataset import Card
 from fashion_mnist.errors import say
 from fashion_mnist.outbox import Outbox
 from fashion_mnist.parcel import UNFINISHED, forget

@@ -33,8 +33,8 @@ EXIT_CODES = {"identical": 0, "equal within tolerance": 3, "different": 4}
 def reproduce(config: ReproduceConfig) -> None:
     """Compares origins, trains, compares results."""
     from fashion_mnist import original, retraining, store, tracking, verdict
-    from fashion_mnist.data import read_card
-    from fashion_mnist.sources import prepare
+    from fashion_mnist.data.dataset import read_card
+    from fashion_mnist.data.prepare import prepare
     from fashion_mnist.startup import import_tensorflow
 
     store.check(config.tracking, config.overrides)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fashion_mnist.comparison import Comparison, Group, variant
-from fashion_mnist.data import CLASS_NAMES
+from fashion_mnist.data.dataset import CLASS_NAMES
 
 COSTS = {
     "parameters": "parameters",

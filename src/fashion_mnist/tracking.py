@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fashion_mnist import lineage
 from fashion_mnist.config import Config, TrackingConfig
-from fashion_mnist.data import Card
+from fashion_mnist.data.dataset import Card
 from fashion_mnist.errors import UserError, say
 from fashion_mnist.files import digest_here, lock_of
 from fashion_mnist.startup import importing

@@ -26,8 +26,8 @@ def train(config: Config, then: Callable[[Outbox], object] | None = None) -> str
         The id of the MLflow run.
     """
     from fashion_mnist import recording, store, tracking
-    from fashion_mnist.data import SAMPLES, load_training, read_card
-    from fashion_mnist.sources import prepare
+    from fashion_mnist.data.dataset import SAMPLES, load_training, read_card
+    from fashion_mnist.data.prepare import prepare
 
     store.check(config.tracking, config.overrides)
     tracking.catch_up(config.tracking)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fashion_mnist.data import CLASS_NAMES, Card
+from fashion_mnist.data.dataset import CLASS_NAMES, Card
 from fashion_mnist.errors import UserError, progress
 from fashion_mnist.results import Predictions, read_predictions
 from fashion_mnist.scores import confusion

@@ -19,7 +19,7 @@ import pytest
 from conftest import assert_one_sentence, run_step
 from PIL import Image
 
-from fashion_mnist.data import Card, load_part
+from fashion_mnist.data.dataset import Card, load_part
 from fashion_mnist.errors import UserError
 from fashion_mnist.registry import load_model
 from fashion_mnist.results import read_predictions

@@ -7,9 +7,9 @@ import numpy as np
 import requests
 
 from fashion_mnist.config import DataConfig
-from fashion_mnist.data import Arrays
+from fashion_mnist.data.dataset import Arrays
+from fashion_mnist.data.official import LICENSE
 from fashion_mnist.errors import SourceUnavailableError, UserError
-from fashion_mnist.official import LICENSE
 from fashion_mnist.startup import import_tensorflow
 
 # `content` of the official files. TensorFlow Datasets keeps the same images, but in another order.

@@ -4,20 +4,35 @@ import contextlib
 import errno
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 from rich.panel import Panel
 
 from fashion_mnist.config import DataConfig
-from fashion_mnist.data import CARD, CLASS_NAMES, PARTS, SAMPLES, Arrays, Card, Split, intact_card, is_intact, read_card
+from fashion_mnist.data.dataset import (
+    CARD,
+    CLASS_NAMES,
+    PARTS,
+    SAMPLES,
+    Arrays,
+    Card,
+    Split,
+    intact_card,
+    is_intact,
+    read_card,
+)
+from fashion_mnist.data.official import DIGEST, HOME, LICENSE, official_arrays
+from fashion_mnist.data.synthetic import generate
+from fashion_mnist.data.tfds import tfds_arrays
 from fashion_mnist.errors import SourceUnavailableError, UserError, say
 from fashion_mnist.files import alone_in, tidy, workplace, write_figure
-from fashion_mnist.official import DIGEST, HOME, LICENSE, official_arrays
-from fashion_mnist.synthetic import generate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def prepare(config: DataConfig, root: str | Path) -> Path:
@@ -60,14 +75,8 @@ def prepare_official(config: DataConfig, root: Path) -> Path:
 
 def prepare_tfds(config: DataConfig, root: Path) -> Path:
     """Prepares what TensorFlow Datasets has as `root/tfds`."""
-
-    def make() -> tuple[Arrays, dict[str, Any]]:
-        from fashion_mnist.tfds import tfds_arrays
-
-        return tfds_arrays(config)
-
     # Other images may have come from another data.dir.
-    return keep_or_make(root / "tfds", lambda card: card.name == "tfds", make)
+    return keep_or_make(root / "tfds", lambda card: card.name == "tfds", lambda: tfds_arrays(config))
 
 
 def prepare_synthetic(config: DataConfig, root: Path) -> Path:
@@ -160,10 +169,25 @@ def write_files(folder: Path, arrays: Arrays, about: dict[str, Any]) -> None:
         files[f"{part}.npy"] = {"sha256": hashlib.sha256(content).hexdigest(), "shape": list(arrays[part].shape)}
     card = Card(**{"class_names": CLASS_NAMES, **about, "files": files})
     (folder / CARD).write_text(card.text)
-    from fashion_mnist import plots  # matplotlib takes half a second
-
     training = Split(arrays["train_images"], arrays["train_labels"])
-    write_figure(plots.samples(training, card.class_names, card.title), folder / SAMPLES)
+    write_figure(samples(training, card.class_names, card.title), folder / SAMPLES)
+
+
+def samples(split: Split, class_names: Sequence[str], title: str, columns: int = 12) -> "Figure":
+    """A sheet of the first images of each class, a row a class."""
+    from matplotlib.figure import Figure  # which takes half a second
+
+    figure = Figure(figsize=(columns * 0.62 + 1.3, len(class_names) * 0.62 + 0.5), layout="constrained")
+    grid = figure.subplots(len(class_names), columns, gridspec_kw={"wspace": 0, "hspace": 0})
+    for label, row in enumerate(grid):
+        chosen = np.flatnonzero(split.labels == label)[:columns]
+        for axes in row:
+            axes.set_axis_off()
+        for axes, index in zip(row, chosen, strict=False):
+            axes.imshow(split.images[index], cmap="gray", vmin=0, vmax=255)
+        row[0].text(-0.15, 0.5, class_names[label], transform=row[0].transAxes, ha="right", va="center", fontsize=9)
+    figure.suptitle(f"{title}: the first {columns} training images of each class", fontsize=11)
+    return figure
 
 
 def replace_folder(new: Path, folder: Path) -> None:

@@ -51,7 +51,7 @@ def fill(folder: Path, first: int, last: int) -> None:
     from fashion_mnist import lineage
     from fashion_mnist.cli import compose
     from fashion_mnist.data.dataset import read_card
-    from fashion_mnist.results import write_predictions
+    from fashion_mnist.evaluation.predictions import write_predictions
 
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     client = mlflow.MlflowClient()

@@ -118,12 +118,14 @@ def job(started: float, report: Path, overrides: list[str]) -> None:
 def wrap_training(clock: Clock) -> None:
     """Puts the clock around what can be imported only after TensorFlow."""
     with clock.phase("plots"):
-        from fashion_mnist import plots
+        from fashion_mnist.evaluation import plots
+        from fashion_mnist.training import history
     from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
     from fashion_mnist import compiled, fit, saving
 
-    clock.wrap(plots, "plots", "learning_curves", "confusion_matrix", "predictions")
+    clock.wrap(plots, "plots", "confusion_matrix", "predictions")
+    clock.wrap(history, "plots", "learning_curves")
     clock.wrap(saving, "save the model", "save")
     clock.wrap(saving, "evaluate", "load")
     clock.wrap(compiled.CompiledModel, "data", "__init__")

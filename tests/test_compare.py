@@ -17,7 +17,7 @@ from fashion_mnist.cli import compose, quoted
 from fashion_mnist.compare import compare
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluate import evaluate
-from fashion_mnist.results import write_predictions
+from fashion_mnist.evaluation.predictions import write_predictions
 from fashion_mnist.train import train
 
 LABELS = (np.arange(500) % 10).astype(np.uint8)

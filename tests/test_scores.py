@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 
 from fashion_mnist.config import Config
-from fashion_mnist.costs import of_prediction
 from fashion_mnist.errors import UserError
+from fashion_mnist.evaluation.metrics import (
+    calibration_error,
+    confusion,
+    per_class_table,
+    prediction_costs,
+    summarize,
+)
+from fashion_mnist.evaluation.predictions import read_predictions, write_predictions
 from fashion_mnist.fit import build
-from fashion_mnist.results import read_predictions, write_predictions
-from fashion_mnist.scores import calibration_error, confusion, per_class_table, summarize
 
 Compose = Callable[..., Config]
 
@@ -55,7 +60,7 @@ def test_predictions_survive_being_written(tmp_path: Path) -> None:
 
 
 def test_multiply_adds_are_counted_as_two_operations(tiny: Compose) -> None:
-    operations = of_prediction(build(tiny("model=mlp")), np.zeros((2, 28, 28), np.uint8))["system/flops_per_image"]
+    operations = prediction_costs(build(tiny("model=mlp")), np.zeros((2, 28, 28), np.uint8))["system/flops_per_image"]
     assert 2 * (784 * 128 + 128 * 10) <= operations <= 2.1 * (784 * 128 + 128 * 10)
 
 

@@ -15,7 +15,8 @@ from fashion_mnist.config import Config
 from fashion_mnist.data.dataset import load_training, read_card
 from fashion_mnist.fit import History, build, fit, loss_of, optimizer_of
 from fashion_mnist.runs import curves_of
-from fashion_mnist.train import epoch_kept, train
+from fashion_mnist.train import train
+from fashion_mnist.training.history import epoch_kept
 
 Compose = Callable[..., Config]
 EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf/experiment").glob("*.yaml"))

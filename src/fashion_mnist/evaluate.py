@@ -17,10 +17,10 @@ from fashion_mnist.cli import main
 from fashion_mnist.config import Config
 from fashion_mnist.data.dataset import Card
 from fashion_mnist.errors import UserError
+from fashion_mnist.evaluation.metrics import confusion, per_class_table, prediction_costs, summarize
+from fashion_mnist.evaluation.predictions import write_predictions
 from fashion_mnist.files import write_figure, write_metrics, write_table
 from fashion_mnist.outbox import Outbox
-from fashion_mnist.results import write_predictions
-from fashion_mnist.scores import confusion, per_class_table, summarize
 from fashion_mnist.startup import import_tensorflow
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def evaluate(config: Config, outbox: Outbox | None = None) -> dict[str, float]:
     test = load_test(folder, card)
 
     import_tensorflow()
-    from fashion_mnist import costs, plots, saving
+    from fashion_mnist import saving
+    from fashion_mnist.evaluation import plots
 
     model = saving.load(config.model_file)
     probabilities = predict(model, test.images)
@@ -78,8 +79,8 @@ def evaluate(config: Config, outbox: Outbox | None = None) -> dict[str, float]:
     write_table(output / "predictions.csv", [{"actual": names[a], "predicted": names[p]} for a, p in pairs])
     title = f"{config.variant} on the test set of {card.title}"
     write_figure(plots.confusion_matrix(counts, names, title), output / "confusion_matrix.png")
-    write_figure(plots.predictions(test, probabilities, names, title), output / "predictions.png")
-    spent = costs.of_prediction(model, test.images[:EVALUATION_BATCH])
+    write_figure(plots.predictions(*test, probabilities, names, title), output / "predictions.png")
+    spent = prediction_costs(model, test.images[:EVALUATION_BATCH])
     of_model = {"flops_per_image": int(spent["system/flops_per_image"])}
     write_metrics(config.folder("metrics") / "test.json", metrics | of_model)
     record(config, card, metrics | spent, outbox)

@@ -171,7 +171,7 @@ def show(files: Sequence[Path], probabilities: np.ndarray, as_json: bool) -> Non
 
 def draw(target: Path, files: Sequence[Path], images: np.ndarray, probabilities: np.ndarray) -> None:
     """Draws the first images as the model sees them."""
-    from fashion_mnist import plots
+    from fashion_mnist.evaluation import plots
 
     names = [f"{CLASS_NAMES[row.argmax()]} {row.max():.0%}" for row in probabilities]
     write_figure(plots.sheet(images, [f"{file.name}\n{name}" for file, name in zip(files, names, strict=True)]), target)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fashion_mnist import tracking
 from fashion_mnist.config import CompareConfig
 from fashion_mnist.errors import UserError
-from fashion_mnist.results import Predictions, read_predictions
+from fashion_mnist.evaluation.predictions import Predictions, read_predictions
 from fashion_mnist.trainings import Curve, LeftOut, Tested, Training, of_pipeline, with_predictions
 
 if TYPE_CHECKING:

@@ -42,8 +42,9 @@ def train(config: Config, then: Callable[[Outbox], object] | None = None) -> str
 
     with Checkpoint(config, card) as checkpoint:
         import_tensorflow()
-        from fashion_mnist import lineage, plots, registry, saving
+        from fashion_mnist import lineage, registry, saving
         from fashion_mnist.fit import build, fit
+        from fashion_mnist.training.history import by_epoch, epoch_kept, learning_curves
 
         checkpoint.read()
         model = build(config)
@@ -58,7 +59,7 @@ def train(config: Config, then: Callable[[Outbox], object] | None = None) -> str
             write_table(config.folder("plots") / "history.csv", by_epoch(history))
             curves = config.folder("plots") / "learning_curves.png"
             title = f"{config.variant} on {card.title}, seed {config.seed}"
-            write_figure(plots.learning_curves(history, title), curves)
+            write_figure(learning_curves(history, title), curves)
 
             digest = lineage.file_digest(config.model_file)
             if config.trainer.patience is not None:
@@ -76,19 +77,6 @@ def train(config: Config, then: Callable[[Outbox], object] | None = None) -> str
         f"{config.variant}: model in {config.model_file}, MLflow run {outbox.run_id}", highlight=False, soft_wrap=True
     )
     return outbox.run_id
-
-
-def epoch_kept(history: dict[str, list[float]], config: Config) -> int:
-    """The epoch, counted from 0, whose weights the model has: the last, or with early stopping the best."""
-    if config.trainer.patience is None:
-        return len(history["loss"]) - 1
-    return history["val_loss"].index(min(history["val_loss"]))
-
-
-def by_epoch(history: dict[str, list[float]]) -> list[dict[str, float]]:
-    """Turns a list for each metric into a row for each epoch, counted from 1."""
-    columns = {"epoch": range(1, len(history["loss"]) + 1), **history}
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 if __name__ == "__main__":

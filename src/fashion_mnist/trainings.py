@@ -12,8 +12,8 @@ import numpy as np
 
 from fashion_mnist.data.dataset import CLASS_NAMES, Card
 from fashion_mnist.errors import UserError, progress
-from fashion_mnist.results import Predictions, read_predictions
-from fashion_mnist.scores import confusion
+from fashion_mnist.evaluation.metrics import confusion
+from fashion_mnist.evaluation.predictions import Predictions, read_predictions
 
 Curve = list[float]
 

@@ -29,7 +29,7 @@ from fashion_mnist.data.dataset import CARD, PARTS, Card, is_intact, load_part, 
 from fashion_mnist.data.official import official_arrays
 from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import SourceUnavailableError, UserError
-from fashion_mnist.results import read_predictions, write_predictions
+from fashion_mnist.evaluation.predictions import read_predictions, write_predictions
 
 Survived = Callable[[str, int, int], None]
 

@@ -4,27 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
-from fashion_mnist.data.dataset import Split
 
 RIGHT, WRONG = "tab:blue", "tab:red"  # as in the tutorials: blue titles for right predictions, red for wrong ones
-
-
-def learning_curves(history: dict[str, list[float]], title: str) -> Figure:
-    """Loss and accuracy of every epoch, side by side, for training and, where there is one, validation."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for key, label, style in ((name, "training", "o-"), (f"val_{name}", "validation", "s--")):
-            if key in history:
-                axes.plot(range(1, len(history[key]) + 1), history[key], style, markersize=4, label=label)
-        axes.set(xlabel="epoch", ylabel=name)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
-    figure.suptitle(title, fontsize=11)
-    return figure
 
 
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
@@ -52,21 +33,24 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title: str)
     return figure
 
 
-def predictions(split: Split, probabilities: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
+def predictions(
+    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str], title: str
+) -> Figure:
     """The first images with what the model takes them for: blue titles right, red wrong.
 
     Args:
-        split: images and labels, of which the first forty are shown.
+        images: uint8 (n, 28, 28), of which the first forty are shown.
+        labels: uint8 (n,).
         probabilities: float (n, classes).
         class_names: in label order.
         title: what was evaluated, on what.
     """
     titles, colors = [], []
-    for label, row in zip(split.labels[:40], probabilities[:40], strict=False):
+    for label, row in zip(labels[:40], probabilities[:40], strict=False):
         actual, predicted = class_names[label], class_names[row.argmax()]
         titles.append(predicted if predicted == actual else f"{predicted}\n({actual})")
         colors.append(RIGHT if predicted == actual else WRONG)
-    return sheet(split.images, titles, f"{title}: blue is right; red is wrong, with the truth in brackets", colors)
+    return sheet(images, titles, f"{title}: blue is right; red is wrong, with the truth in brackets", colors)
 
 
 def sheet(images: np.ndarray, titles: Sequence[str], heading: str = "", colors: Sequence[str] = ()) -> Figure:

@@ -122,7 +122,7 @@ def wrap_training(clock: Clock) -> None:
         from fashion_mnist.training import history
     from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
-    from fashion_mnist import compiled, fit, saving
+    from fashion_mnist.training import build, compiled, saving
 
     clock.wrap(plots, "plots", "confusion_matrix", "predictions")
     clock.wrap(history, "plots", "learning_curves")
@@ -130,7 +130,7 @@ def wrap_training(clock: Clock) -> None:
     clock.wrap(saving, "evaluate", "load")
     clock.wrap(compiled.CompiledModel, "data", "__init__")
     clock.wrap(compiled.CompiledModel, "build and compile", "choose_block")
-    clock.wrap(fit, "build and compile", "build")
+    clock.wrap(build, "build and compile", "build")
     clock.wrap(TensorFlowTrainer, "train", "fit")
 
 

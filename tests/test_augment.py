@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fashion_mnist.augment import Augmentation, Cutout, Flip, RandomErasing, Shift, layers_of
 from fashion_mnist.cli import compose
+from fashion_mnist.training.augment import Augmentation, Cutout, Flip, RandomErasing, Shift, layers_of
 
 Kind = Callable[[], Augmentation]
 KINDS = {

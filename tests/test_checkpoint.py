@@ -11,14 +11,15 @@ import pytest
 from conftest import assert_one_sentence, run_step
 from mlflow.entities import Run
 
-from fashion_mnist import checkpoint, lineage
-from fashion_mnist.checkpoint import Checkpoint
+from fashion_mnist import lineage
 from fashion_mnist.config import Config
 from fashion_mnist.data.dataset import read_card
 from fashion_mnist.errors import UserError
 from fashion_mnist.files import FOLDER
-from fashion_mnist.fit import build
 from fashion_mnist.train import train
+from fashion_mnist.training import checkpoint
+from fashion_mnist.training.build import build
+from fashion_mnist.training.checkpoint import Checkpoint
 
 Compose = Callable[..., Config]
 EPOCHS = 3
@@ -79,7 +80,7 @@ def test_an_interrupted_training_ends_in_the_bytes_of_an_undisturbed_one(
         return model
 
     if kind == "layers that thaw":  # as in model=transfer, which takes minutes
-        monkeypatch.setattr("fashion_mnist.fit.build", with_a_frozen_layer)
+        monkeypatch.setattr("fashion_mnist.training.build.build", with_a_frozen_layer)
     config = tiny(*KINDS[kind], f"trainer.epochs={EPOCHS}")
     train(config)
     undisturbed = results()
@@ -130,7 +131,7 @@ def test_a_training_that_was_killed_before_its_first_epoch_leaves_no_orphan(tiny
     config = tiny()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fashion_mnist.outbox.deliver", lambda *_: None)
-        patch.setattr("fashion_mnist.fit.fit", lambda *_: 1 / 0)
+        patch.setattr("fashion_mnist.training.fit.fit", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(config)
     assert [run.info.status for run in runs()] == ["RUNNING"]

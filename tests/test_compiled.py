@@ -16,17 +16,18 @@ import tensorflow as tf
 from conftest import TINY
 from keras import layers
 
-from fashion_mnist import saving
-from fashion_mnist.augment import layers_of
 from fashion_mnist.cli import compose
-from fashion_mnist.compiled import CompiledModel, quick_random_numbers
 from fashion_mnist.config import AugmentConfig, Config
 from fashion_mnist.data.dataset import Split
 from fashion_mnist.data.synthetic import generate
 from fashion_mnist.errors import UserError
-from fashion_mnist.fit import History, build, faster_with_xla, fit
 from fashion_mnist.models import cnn, mlp, raw_pixels
 from fashion_mnist.train import train
+from fashion_mnist.training import saving
+from fashion_mnist.training.augment import layers_of
+from fashion_mnist.training.build import build, faster_with_xla
+from fashion_mnist.training.compiled import CompiledModel, quick_random_numbers
+from fashion_mnist.training.fit import History, fit
 
 Compose = Callable[..., Config]
 LOSS = "sparse_categorical_crossentropy"
@@ -435,7 +436,8 @@ tf.config.set_visible_devices([], "GPU")
 from fashion_mnist.cli import compose
 from fashion_mnist.data.dataset import Split
 from fashion_mnist.errors import UserError
-from fashion_mnist.fit import build, fit
+from fashion_mnist.training.build import build
+from fashion_mnist.training.fit import fit
 from fashion_mnist.data.synthetic import generate
 
 images, labels = generate(224, 0, "train")

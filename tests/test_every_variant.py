@@ -11,8 +11,8 @@ from conftest import ROOT, all_runs
 
 from fashion_mnist.config import Config
 from fashion_mnist.evaluate import evaluate
-from fashion_mnist.fit import build
 from fashion_mnist.train import train
+from fashion_mnist.training.build import build
 
 Compose = Callable[..., Config]
 VARIANTS = sorted(file.stem for file in (ROOT / "conf/model").glob("*.yaml"))

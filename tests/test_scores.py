@@ -17,7 +17,7 @@ from fashion_mnist.evaluation.metrics import (
     summarize,
 )
 from fashion_mnist.evaluation.predictions import read_predictions, write_predictions
-from fashion_mnist.fit import build
+from fashion_mnist.training.build import build
 
 Compose = Callable[..., Config]
 

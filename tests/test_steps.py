@@ -13,18 +13,19 @@ import numpy as np
 import pytest
 from conftest import TINY, all_runs
 
-from fashion_mnist import saving, tracking
+from fashion_mnist import tracking
 from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
 from fashion_mnist.data.dataset import read_card
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluate import evaluate
 from fashion_mnist.fetch import fetch
-from fashion_mnist.fit import build
 from fashion_mnist.lineage import config_digest, file_digest, run_name
 from fashion_mnist.outbox import Outbox
 from fashion_mnist.parcel import Parcel
 from fashion_mnist.train import train
+from fashion_mnist.training import saving
+from fashion_mnist.training.build import build
 
 Compose = Callable[..., Config]
 

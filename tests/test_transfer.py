@@ -12,7 +12,8 @@ from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
 from fashion_mnist.data.dataset import load_training, read_card
 from fashion_mnist.errors import UserError
-from fashion_mnist.fit import build, fit, optimizer_of
+from fashion_mnist.training.build import build, optimizer_of
+from fashion_mnist.training.fit import fit
 
 Compose = Callable[..., Config]
 SMALL = ["model=transfer", "model.weights=random", "model.side=32"]

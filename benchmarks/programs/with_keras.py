@@ -101,10 +101,11 @@ def ours(task: Task, *overrides: str, validation: int = 0, tracked: bool = False
 
     import_tensorflow()
     from fashion_mnist import lineage, recording
-    from fashion_mnist.checkpoint import Checkpoint
     from fashion_mnist.cli import compose
     from fashion_mnist.data.dataset import Split, load_training, read_card
-    from fashion_mnist.fit import build, fit
+    from fashion_mnist.training.build import build
+    from fashion_mnist.training.checkpoint import Checkpoint
+    from fashion_mnist.training.fit import fit
 
     config = compose([f"trainer.epochs={1 + task.epochs}", *overrides])
     card = read_card(task.data)

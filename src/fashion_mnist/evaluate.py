@@ -62,8 +62,8 @@ def evaluate(config: Config, outbox: Outbox | None = None) -> dict[str, float]:
     test = load_test(folder, card)
 
     import_tensorflow()
-    from fashion_mnist import saving
     from fashion_mnist.evaluation import plots
+    from fashion_mnist.training import saving
 
     model = saving.load(config.model_file)
     probabilities = predict(model, test.images)

@@ -20,14 +20,15 @@ DECISIVE_FILES = ("src", "conf", "uv.lock")
 UNSAID = ("model", "data", "name", "data_root", "output_dir", "resume", "skip_finished")  # in the names of runs
 DECISIVE = ("dataset_digest", "config_digest", "code_digest", "tensorflow", "keras")
 PATCH = "uncommitted.patch"
-TRAINER = (
-    "augment",
-    "callbacks",
-    "compiled",
+TRAINER = (  # the modules that decide what weights come out
     "data/dataset",
-    "fit",
     "models",
-)  # the modules that decide what weights come out
+    "training/augment",
+    "training/build",
+    "training/callbacks",
+    "training/compiled",
+    "training/fit",
+)
 
 
 def tags(config: Config, card: Card) -> dict[str, str]:

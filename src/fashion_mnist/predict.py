@@ -144,7 +144,7 @@ def load(address: str, tracking_uri: str) -> Model:
 
     import_tensorflow()
     if ":/" not in address:
-        from fashion_mnist import saving
+        from fashion_mnist.training import saving
 
         model = saving.load(Path(address))
     else:

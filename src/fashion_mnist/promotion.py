@@ -94,7 +94,7 @@ def register(client: "MlflowClient", winner: Group, images: np.ndarray | None, r
     from mlflow.types.schema import ColSpec, DataType, Map, Schema, TensorSpec
 
     import_tensorflow()
-    from fashion_mnist import saving
+    from fashion_mnist.training import saving
 
     best = max(winner.trainings, key=lambda training: training.metrics["val_accuracy"])
     question, answer = TensorSpec(np.dtype(np.uint8), (-1, 28, 28)), ColSpec(DataType.string, "class")

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from fashion_mnist import lineage
-from fashion_mnist.checkpoint import Checkpoint
 from fashion_mnist.config import Config
 from fashion_mnist.data.dataset import Card
 from fashion_mnist.errors import say
 from fashion_mnist.outbox import Outbox
 from fashion_mnist.parcel import UNFINISHED, forget
 from fashion_mnist.tracking import PARENT, SKIPPED, connect, experiment, is_made_up, label_step
+from fashion_mnist.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

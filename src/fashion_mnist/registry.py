@@ -93,7 +93,7 @@ def load_model(address: str, uri: str) -> "keras.Model":
         UserError: there is no such model.
     """
     client = connect(TrackingConfig(uri=uri, experiment="", run_name=None, timeout=1.0))
-    from fashion_mnist import saving
+    from fashion_mnist.training import saving
 
     with tempfile.TemporaryDirectory() as folder:
         return saving.load(keras_file(client, address, Path(folder)))

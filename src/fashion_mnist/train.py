@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from fashion_mnist.checkpoint import Checkpoint
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config
 from fashion_mnist.files import write_figure, write_metrics, write_table
 from fashion_mnist.outbox import Outbox
 from fashion_mnist.startup import import_tensorflow
+from fashion_mnist.training.checkpoint import Checkpoint
 
 
 def train(config: Config, then: Callable[[Outbox], object] | None = None) -> str:
@@ -42,8 +42,10 @@ def train(config: Config, then: Callable[[Outbox], object] | None = None) -> str
 
     with Checkpoint(config, card) as checkpoint:
         import_tensorflow()
-        from fashion_mnist import lineage, registry, saving
-        from fashion_mnist.fit import build, fit
+        from fashion_mnist import lineage, registry
+        from fashion_mnist.training import saving
+        from fashion_mnist.training.build import build
+        from fashion_mnist.training.fit import fit
         from fashion_mnist.training.history import by_epoch, epoch_kept, learning_curves
 
         checkpoint.read()

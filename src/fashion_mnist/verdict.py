@@ -72,8 +72,8 @@ def called(step: int, name: str) -> str:
 
 def distance_of_weights(client: "MlflowClient", original: "Run", again: "Run") -> str:
     """How far the weights of the models that two runs logged are apart, in words."""
-    from fashion_mnist import saving
     from fashion_mnist.registry import keras_file
+    from fashion_mnist.training import saving
 
     with tempfile.TemporaryDirectory() as temporary:
         try:

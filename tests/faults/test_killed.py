@@ -23,12 +23,12 @@ MOMENTS = [
     ("fashion_mnist.recording", "experiment", 1),
     ("fashion_mnist.recording", "describe", 1),
     ("fashion_mnist.lineage", "params", 1),
-    ("fashion_mnist.fit", "fit", 1),
+    ("fashion_mnist.training.fit", "fit", 1),
     ("numpy", "savez", 1),
     ("numpy", "savez", EPOCHS // 2),
     ("numpy", "savez", EPOCHS),
     ("fashion_mnist.outbox", "send_metrics", 1),
-    ("fashion_mnist.saving", "save", 1),
+    ("fashion_mnist.training.saving", "save", 1),
     ("fashion_mnist.files", "write_table", 1),
     ("fashion_mnist.registry", "save_model", 1),
     ("fashion_mnist.evaluate", "predict", 1),
@@ -38,7 +38,7 @@ MOMENTS = [
     ("mlflow.MlflowClient", "log_model_artifacts", 1),
     ("mlflow.MlflowClient", "finalize_logged_model", 1),
     ("mlflow.MlflowClient", "set_terminated", 1),
-    ("fashion_mnist.checkpoint.Checkpoint", "remove", 1),
+    ("fashion_mnist.training.checkpoint.Checkpoint", "remove", 1),
     ("fashion_mnist.recording", "forget", 1),
 ]
 KILLER = """

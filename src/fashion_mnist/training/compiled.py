@@ -22,7 +22,7 @@ from fashion_mnist.data.dataset import Split
 
 BLOCK_SECONDS = 0.4  # progress moves about twice a second
 TRIAL_SECONDS = 0.05  # long enough to tell how fast steps are
-EVALUATION_BATCH = 1000
+VALIDATION_BATCH = 1000
 
 
 class CompiledModel(keras.Model):
@@ -84,7 +84,7 @@ class CompiledModel(keras.Model):
         """What `fit` is to be given as validation data."""
         if not self.validation_images:
             return None
-        return tf.data.Dataset.range(self.validation_images, output_type=tf.int32).batch(EVALUATION_BATCH)
+        return tf.data.Dataset.range(self.validation_images, output_type=tf.int32).batch(VALIDATION_BATCH)
 
     def position(self) -> tuple[int, int]:
         """How many epochs and, in the present one, how many steps the optimizer has done."""

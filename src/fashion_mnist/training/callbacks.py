@@ -11,8 +11,8 @@ from typing import Any, Self
 
 import keras
 
-from fashion_mnist.checkpoint import Checkpoint, Progress
 from fashion_mnist.config import Config
+from fashion_mnist.training.checkpoint import Checkpoint, Progress
 
 
 def callbacks_of(config: Config, resumed: bool = False) -> list[keras.callbacks.Callback]:

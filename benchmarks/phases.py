@@ -85,26 +85,29 @@ class Clock:
 def job(started: float, report: Path, overrides: list[str]) -> None:
     """Runs the main job in this process, and writes the seconds of each phase to a file."""
     clock = Clock(started)
-    from fashion_mnist import __main__, evaluate, outbox, recording, registry, startup, tracking, train
+    from fashion_mnist import __main__, evaluate, startup, train
     from fashion_mnist.cli import main as command_line
-    from fashion_mnist.data import dataset, prepare
+    from fashion_mnist.tracking import logged_model, outbox, store
+    from fashion_mnist.tracking import run as tracked
 
     def import_everything() -> None:
         with clock.phase("import TensorFlow"):
             startup.import_tensorflow()
         wrap_training(clock)
 
-    clock.wrap(prepare, "data", "prepare")
-    clock.wrap(dataset, "data", "load_training", "load_test")
+    clock.wrap(train, "data", "prepare", "load_training")
+    clock.wrap(evaluate, "data", "prepare", "load_test")
     clock.wrap(
         evaluate, "evaluate", "predict", "confusion", "summarize", "per_class_table", "write_predictions", "show"
     )
     for step in (train, evaluate):
         clock.wrap(step, "plots", "write_figure")
-    clock.wrap(tracking, "import MLflow", "import_mlflow")
-    clock.wrap(recording, "tracking store", "connect", "opened", "describe", "recorder")
+    clock.wrap(store, "import MLflow", "import_mlflow")
+    clock.wrap(tracked, "tracking store", "connect", "opened", "describe")
+    clock.wrap(train, "tracking store", "recorder")
     clock.wrap(outbox, "tracking store", "deliver")
-    clock.wrap(registry, "log the model", "save_model", "log_model")
+    clock.wrap(logged_model, "log the model", "save_model")
+    clock.wrap(outbox, "log the model", "log_model")
     train.import_tensorflow = import_everything
     run = clock.timed(__main__.run, "other")
     sys.argv = ["python -m fashion_mnist", *overrides]

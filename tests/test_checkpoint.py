@@ -11,11 +11,11 @@ import pytest
 from conftest import assert_one_sentence, run_step
 from mlflow.entities import Run
 
-from fashion_mnist import lineage
 from fashion_mnist.config import Config
 from fashion_mnist.data.dataset import read_card
 from fashion_mnist.errors import UserError
 from fashion_mnist.files import FOLDER
+from fashion_mnist.tracking import lineage
 from fashion_mnist.train import train
 from fashion_mnist.training import checkpoint
 from fashion_mnist.training.build import build
@@ -115,7 +115,7 @@ def test_a_training_goes_on_in_its_run_without_doubled_or_missing_steps(
 def test_what_a_killed_process_had_not_told_is_told_by_the_next(tiny: Compose) -> None:
     config = tiny(f"trainer.epochs={EPOCHS}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fashion_mnist.outbox.deliver", lambda *_: None)  # as if there had been no time for it
+        patch.setattr("fashion_mnist.tracking.outbox.deliver", lambda *_: None)  # as if there had been no time for it
         with interruption(after=2):
             train(config)
     (run,) = runs()
@@ -130,7 +130,7 @@ def test_what_a_killed_process_had_not_told_is_told_by_the_next(tiny: Compose) -
 def test_a_training_that_was_killed_before_its_first_epoch_leaves_no_orphan(tiny: Compose) -> None:
     config = tiny()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fashion_mnist.outbox.deliver", lambda *_: None)
+        patch.setattr("fashion_mnist.tracking.outbox.deliver", lambda *_: None)
         patch.setattr("fashion_mnist.training.fit.fit", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(config)
@@ -159,10 +159,10 @@ def test_a_checkpoint_of_other_origin_is_recognised(
 ) -> None:
     with interruption(after=1):
         train(tiny())
-    here = checkpoint.origin()
+    here = lineage.origin()
     if kind == "code":
         monkeypatch.setattr(lineage, "code_digest", lambda: "other")
-    monkeypatch.setattr(checkpoint, "origin", lambda: {**here, kind: "other"})
+    monkeypatch.setattr(lineage, "origin", lambda: {**here, kind: "other"})
     with pytest.raises(UserError, match=f"was made with other {kind}.*trainer.resume=never"):
         train(tiny("trainer.resume=required"))
     train(tiny())
@@ -207,7 +207,8 @@ def test_resume_required_refuses_to_start_anew(tiny: Compose) -> None:
 @pytest.mark.slow
 def test_two_processes_do_not_share_a_checkpoint(tiny: Compose, capsys: pytest.CaptureFixture) -> None:
     config = tiny()
-    with Checkpoint(config, read_card(Path(config.data_root) / "synthetic")) as other:
+    card = read_card(Path(config.data_root) / "synthetic")
+    with Checkpoint(lineage.checkpoint_file(config, card), "auto") as other:
         train(config)
         assert "Another process trains the same at this moment" in capsys.readouterr().err
         other.file.parent.mkdir(exist_ok=True)

@@ -13,7 +13,7 @@ from conftest import ROOT, TINY
 from mlflow.entities import Run
 
 from fashion_mnist.evaluation.predictions import read_predictions
-from fashion_mnist.lineage import file_digest
+from fashion_mnist.tracking.lineage import file_digest
 from fashion_mnist.training.saving import load
 
 

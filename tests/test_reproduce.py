@@ -13,12 +13,13 @@ import yaml
 from conftest import ROOT, TINY, assert_one_sentence, run_step
 from mlflow.entities import Metric, Run
 
-from fashion_mnist import lineage, original, reproduce, verdict
+from fashion_mnist import original, reproduce, verdict
 from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluate import evaluate
-from fashion_mnist.outbox import Outbox
+from fashion_mnist.tracking import lineage
+from fashion_mnist.tracking.outbox import Outbox
 from fashion_mnist.train import train
 
 Compose = Callable[..., Config]

@@ -11,8 +11,8 @@ import mlflow
 import pytest
 from conftest import TINY, all_runs, run_step
 
-from fashion_mnist import sweep
 from fashion_mnist.config import Config
+from fashion_mnist.tracking import sweep
 from fashion_mnist.train import train
 
 Compose = Callable[..., Config]

@@ -14,12 +14,14 @@ from fashion_mnist.config import CompareConfig
 from fashion_mnist.data.dataset import load_test, read_card
 from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import UserError
+from fashion_mnist.tracking import store
+from fashion_mnist.tracking.run import log_report
 from fashion_mnist.trainings import Tested
 
 
 def compare(config: CompareConfig) -> None:
     """Reads, compares, reports; with `promote`, moves the alias `champion` to a winner that is shown to be better."""
-    from fashion_mnist import comparison, report, runs, store, tracking
+    from fashion_mnist import comparison, report, runs
 
     store.check(config.tracking, config.overrides)
     trainings, left_out, tested = runs.read(config)
@@ -38,7 +40,7 @@ def compare(config: CompareConfig) -> None:
     name = config.tracking.run_name or name
     tags = {"baseline": compared.baseline.name, "compared": str(len(compared.trainings))}
     note = report.as_note(compared, trainings[0].experiment)
-    run_id = tracking.log_report(config.tracking, name, note, tags, files)
+    run_id = log_report(config.tracking, name, note, tags, files)
     if config.promote:
         from fashion_mnist import promotion
 

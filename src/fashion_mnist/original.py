@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from fashion_mnist import lineage
 from fashion_mnist.checks import check_ranges, check_training, example_of
 from fashion_mnist.config import CONF, Config, DataConfig, ReproduceConfig, TrackingConfig
 from fashion_mnist.data.dataset import Card
 from fashion_mnist.errors import UserError, reason_of
+from fashion_mnist.tracking import lineage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

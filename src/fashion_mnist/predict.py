@@ -20,9 +20,11 @@ import os
 import re
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -30,10 +32,17 @@ from rich.table import Table
 
 from fashion_mnist.checks import known_keys
 from fashion_mnist.cli import compose, explained
+from fashion_mnist.config import TrackingConfig
 from fashion_mnist.data import pictures
 from fashion_mnist.data.dataset import CLASS_NAMES
 from fashion_mnist.errors import UserError, progress, say
 from fashion_mnist.files import write_figure
+from fashion_mnist.startup import import_tensorflow
+from fashion_mnist.tracking import store
+from fashion_mnist.tracking.logged_model import keras_file
+
+if TYPE_CHECKING:
+    import keras
 
 BATCH = 256
 Model = Callable[[np.ndarray], np.ndarray]  # uint8 (n, 28, 28) -> probabilities, float32 (n, 10)
@@ -104,9 +113,7 @@ def predict(request: Request) -> bool:
     probabilities = np.concatenate(list(batches(model, images)))
     show(readable, probabilities, request.as_json)
     if "MLFLOW_RUN_ID" in os.environ:  # set by `mlflow run`
-        from fashion_mnist import tracking
-
-        tracking.label_step(config.tracking, "predict", f"Told by {model_name}; pictures: {len(readable)}.")
+        store.label_step(config.tracking, "predict", f"Told by {model_name}; pictures: {len(readable)}.")
     if request.picture:
         draw(request.picture, readable, images, probabilities)
     return complete
@@ -140,18 +147,31 @@ def load(address: str, tracking_uri: str) -> Model:
     Raises:
         UserError: it is not there, or not a model.
     """
-    from fashion_mnist.startup import import_tensorflow
-
     import_tensorflow()
     if ":/" not in address:
         from fashion_mnist.training import saving
 
         model = saving.load(Path(address))
     else:
-        from fashion_mnist import registry
-
-        model = registry.load_model(address, tracking_uri)
+        model = load_model(address, tracking_uri)
     return lambda images: model(images, training=False)
+
+
+def load_model(address: str, uri: str) -> "keras.Model":
+    """Loads a Keras model from MLflow.
+
+    Args:
+        address: such as `runs:/<id>/model` or `models:/<name>@<alias>`.
+        uri: of the tracking store.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    client = store.connect(TrackingConfig(uri=uri, experiment="", run_name=None, timeout=1.0))
+    from fashion_mnist.training import saving
+
+    with tempfile.TemporaryDirectory() as folder:
+        return saving.load(keras_file(client, address, Path(folder)))
 
 
 def show(files: Sequence[Path], probabilities: np.ndarray, as_json: bool) -> None:

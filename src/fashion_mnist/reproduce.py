@@ -17,8 +17,12 @@ from rich.table import Table
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config, ReproduceConfig
+from fashion_mnist.data.dataset import read_card
+from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluate import evaluate
+from fashion_mnist.startup import import_tensorflow
+from fashion_mnist.tracking import store
 from fashion_mnist.train import train
 from fashion_mnist.verdict import Verdict
 
@@ -32,13 +36,10 @@ EXIT_CODES = {"identical": 0, "equal within tolerance": 3, "different": 4}
 
 def reproduce(config: ReproduceConfig) -> None:
     """Compares origins, trains, compares results."""
-    from fashion_mnist import original, retraining, store, tracking, verdict
-    from fashion_mnist.data.dataset import read_card
-    from fashion_mnist.data.prepare import prepare
-    from fashion_mnist.startup import import_tensorflow
+    from fashion_mnist import original, retraining, verdict
 
     store.check(config.tracking, config.overrides)
-    client = tracking.connect(config.tracking)
+    client = store.connect(config.tracking)
     run = original.find(client, config.run)
     settings = original.configuration(client, run, config)
     card = read_card(prepare(settings.data, config.data_root))
@@ -47,12 +48,12 @@ def reproduce(config: ReproduceConfig) -> None:
     show_origins(origins, run.info.run_name or config.run)
     if config.check_only:
         other = ", ".join(row.what for row in origins if row.differs)
-        tracking.label_step(config.tracking, f"check {run.info.run_name}", f"Differs here: {other or 'nothing'}.")
+        store.label_step(config.tracking, f"check {run.info.run_name}", f"Differs here: {other or 'nothing'}.")
         sys.exit(EXIT_CODES["different"] if other else 0)
 
     if config.checkout:
         again = retraining.with_own_code(client, run, settings)
-        tracking.label_step(config.tracking, f"reproduce {run.info.run_name}", f"Recorded in run `{again}`.")
+        store.label_step(config.tracking, f"reproduce {run.info.run_name}", f"Recorded in run `{again}`.")
     else:
         again = with_this_code(run, settings)
     made = client.get_run(again)

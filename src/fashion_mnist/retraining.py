@@ -7,10 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fashion_mnist import lineage
 from fashion_mnist.config import ROOT, Config
 from fashion_mnist.errors import UserError
 from fashion_mnist.original import artifact, typed
+from fashion_mnist.tracking import lineage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

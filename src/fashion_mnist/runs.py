@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fashion_mnist import tracking
 from fashion_mnist.config import CompareConfig
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluation.predictions import Predictions, read_predictions
+from fashion_mnist.tracking import store
 from fashion_mnist.trainings import Curve, LeftOut, Tested, Training, of_pipeline, with_predictions
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def read(config: CompareConfig) -> tuple[list[Training], list[LeftOut], Tested]:
     if config.variants:
         found, left_out = of_pipeline(config.variants), []
     else:
-        client = tracking.connect(config.tracking)
+        client = store.connect(config.tracking)
         found, left_out = comparable(client, search(client, config))
     return with_predictions(found, left_out)
 
@@ -48,7 +48,7 @@ def search(client: "MlflowClient", config: CompareConfig) -> list["Run"]:
     """
     from mlflow.exceptions import MlflowException
 
-    name, given = config.tracking.experiment, tracking.given_experiment(config.tracking)
+    name, given = config.tracking.experiment, store.given_experiment(config.tracking)
     place = client.get_experiment(given) if given else client.get_experiment_by_name(name)
     if place is None:
         known = ", ".join(sorted(each.name for each in client.search_experiments()))

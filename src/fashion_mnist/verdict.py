@@ -72,7 +72,7 @@ def called(step: int, name: str) -> str:
 
 def distance_of_weights(client: "MlflowClient", original: "Run", again: "Run") -> str:
     """How far the weights of the models that two runs logged are apart, in words."""
-    from fashion_mnist.registry import keras_file
+    from fashion_mnist.tracking.logged_model import keras_file
     from fashion_mnist.training import saving
 
     with tempfile.TemporaryDirectory() as temporary:

@@ -22,7 +22,7 @@ from PIL import Image
 from fashion_mnist.data.dataset import Card, load_part
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluation.predictions import read_predictions
-from fashion_mnist.registry import load_model
+from fashion_mnist.predict import load_model
 
 Survived = Callable[[str, int, int], None]
 

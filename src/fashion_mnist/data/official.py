@@ -11,7 +11,6 @@ import numpy as np
 
 from fashion_mnist.config import DataConfig
 from fashion_mnist.data.dataset import Arrays
-from fashion_mnist.data.download import download
 from fashion_mnist.errors import UserError
 
 HOME = "https://github.com/zalandoresearch/fashion-mnist"
@@ -59,6 +58,8 @@ def official_arrays(config: DataConfig) -> Arrays:
         if missing:
             raise UserError(f"{folder} (data.dir or FASHION_MNIST_DIR) lacks {', '.join(missing)}.")
     else:
+        from fashion_mnist.data.download import download  # a folder with all files needs none of its libraries
+
         download({name: digest for name, digest, _ in OFFICIAL.values()}, folder, config.mirrors, config.timeout)
     contents = {part: (folder / name).read_bytes() for part, (name, _, _) in OFFICIAL.items()}
     refuse_strangers(folder, contents)

@@ -27,7 +27,6 @@ from fashion_mnist.data.dataset import (
 )
 from fashion_mnist.data.official import DIGEST, HOME, LICENSE, official_arrays
 from fashion_mnist.data.synthetic import generate
-from fashion_mnist.data.tfds import tfds_arrays
 from fashion_mnist.errors import SourceUnavailableError, UserError, say
 from fashion_mnist.files import alone_in, tidy, workplace, write_figure
 
@@ -75,8 +74,14 @@ def prepare_official(config: DataConfig, root: Path) -> Path:
 
 def prepare_tfds(config: DataConfig, root: Path) -> Path:
     """Prepares what TensorFlow Datasets has as `root/tfds`."""
+
+    def make() -> tuple[Arrays, dict[str, Any]]:
+        from fashion_mnist.data.tfds import tfds_arrays
+
+        return tfds_arrays(config)
+
     # Other images may have come from another data.dir.
-    return keep_or_make(root / "tfds", lambda card: card.name == "tfds", lambda: tfds_arrays(config))
+    return keep_or_make(root / "tfds", lambda card: card.name == "tfds", make)
 
 
 def prepare_synthetic(config: DataConfig, root: Path) -> Path:

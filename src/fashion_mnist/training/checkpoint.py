@@ -4,23 +4,17 @@ It holds weights, optimizer, early stopping's memory and the history. There is n
 images and all random draws follow from the seed and the optimizer's count of steps (compiled.py).
 """
 
-import hashlib
 import json
-import os
 import zipfile
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 from filelock import Timeout
 
-from fashion_mnist import lineage
-from fashion_mnist.config import Config
-from fashion_mnist.data.dataset import Card
 from fashion_mnist.errors import UserError, say
 from fashion_mnist.files import FOLDER, complete, digest_here, lock_of
-from fashion_mnist.tracking import PARENT
 
 Arrays = dict[str, np.ndarray]
 
@@ -40,17 +34,12 @@ class Checkpoint:
     """The checkpoint of one training, which one process at a time may use.
 
     Args:
-        config: with the dataset, decides what is the same training.
-        card: the dataset.
+        file: where it lies; the same for whatever is the same training.
+        resume: whether to go on from it, as in `trainer.resume`.
     """
 
-    def __init__(self, config: Config, card: Card) -> None:
-        self.resume = config.trainer.resume
-        # The jobs of a sweep have folders named after the time; to be found again, a checkpoint must not depend on it.
-        place = None if PARENT in os.environ else config.output_dir
-        same = [lineage.config_digest(config), card.digest, place]
-        digest = hashlib.sha256(json.dumps(same).encode()).hexdigest()[:8]
-        self.file = FOLDER / f"{config.variant}-seed{config.seed}-{digest}.npz"
+    def __init__(self, file: Path, resume: str) -> None:
+        self.file, self.resume = file, resume
         self.progress: Progress | None = None
         self.arrays: Arrays = {}
         self.lock = lock_of("checkpoint", str(self.file.absolute()))
@@ -85,15 +74,16 @@ class Checkpoint:
         """Gives it back."""
         self.lock.release()
 
-    def read(self) -> Progress | None:
+    def read(self, origin: dict[str, str]) -> Progress | None:
         """What there is to go on from, if that is wanted and gives what an undisturbed training gives.
 
-        Imports TensorFlow.
+        Args:
+            origin: what must be the same as where the checkpoint was made.
 
         Raises:
             UserError: `trainer.resume=required`, and the checkpoint is of no use.
         """
-        self.origin = origin()
+        self.origin = origin
         if not self.ours or self.resume == "never" or not self.file.is_file():
             return None
         try:
@@ -139,13 +129,3 @@ class Checkpoint:
         if self.ours:
             for file in (self.file, *FOLDER.glob(f".*.{self.file.name}")):
                 file.unlink(missing_ok=True)
-
-
-def origin() -> dict[str, str]:
-    """What must be the same for a training to end in the same bytes after an interruption as without one."""
-    return {
-        "code": lineage.code_digest(),
-        "TensorFlow": version("tensorflow"),
-        "Keras": version("keras"),
-        "device": lineage.device(),
-    }

@@ -1,27 +1,30 @@
-"""One training as one MLflow run: opened or continued, described, told everything, and closed however it ends."""
+"""One training as one MLflow run: opened or continued, described, told everything, and closed however it ends.
+
+An evaluation finds that run again; a report gets a run of its own.
+"""
 
 import os
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
-from fashion_mnist import lineage
-from fashion_mnist.config import Config
+from fashion_mnist.config import Config, TrackingConfig
 from fashion_mnist.data.dataset import Card
 from fashion_mnist.errors import say
-from fashion_mnist.outbox import Outbox
-from fashion_mnist.parcel import UNFINISHED, forget
-from fashion_mnist.tracking import PARENT, SKIPPED, connect, experiment, is_made_up, label_step
+from fashion_mnist.files import digest_here, lock_of
+from fashion_mnist.tracking import lineage
+from fashion_mnist.tracking.description import describe
+from fashion_mnist.tracking.outbox import Outbox, forget
+from fashion_mnist.tracking.store import PARENT, UNFINISHED, connect, experiment, label_step
 from fashion_mnist.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+SKIPPED = "skipped."  # and the id of a run that made a job needless: a tag of the sweep
 
 
 @contextmanager
@@ -106,37 +109,6 @@ def unfinished_run(client: "MlflowClient", place: str, tags: dict[str, str], che
     return found
 
 
-def describe(client: "MlflowClient", run: "Run", config: Config, card: Card, tags: dict[str, str]) -> None:
-    """Puts into a run everything that is known before training starts."""
-    from mlflow.data.code_dataset_source import CodeDatasetSource
-    from mlflow.data.http_dataset_source import HTTPDatasetSource
-    from mlflow.data.meta_dataset import MetaDataset
-    from mlflow.entities import DatasetInput, InputTag, Param, RunTag
-
-    identifier = run.info.run_id
-    tags = {**tags, "mlflow.note.content": lineage.note(config, card, tags)}
-    if is_made_up(run.info.run_name) or config.tracking.run_name:
-        tags["mlflow.runName"] = lineage.run_name(config, card)
-    # `mlflow run -P` has recorded its own parameters, and a parameter never changes.
-    params = {key: value for key, value in lineage.params(config).items() if key not in run.data.params}
-    client.log_batch(
-        identifier,
-        params=[Param(key, value[:6000]) for key, value in params.items()],
-        tags=[RunTag(key, value) for key, value in tags.items()],
-    )
-    client.log_text(identifier, OmegaConf.to_yaml(config.composed()), "config.yaml")
-    client.log_text(identifier, OmegaConf.to_yaml(config.overrides), "overrides.yaml")
-    if tags["git_dirty"] == "true" and (patch := lineage.uncommitted()) is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / lineage.PATCH
-            file.write_bytes(patch)
-            client.log_artifact(identifier, str(file))
-    official = card.source.startswith("http")
-    source = HTTPDatasetSource(card.source) if official else CodeDatasetSource({"mlflow.source.name": card.source})
-    dataset = MetaDataset(source, card.name, card.digest)._to_mlflow_entity()
-    client.log_inputs(identifier, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
-
-
 def finished_run(config: Config, card: Card, evaluated: bool) -> "Run | None":
     """For a job of a sweep: the latest run that has finished the same with the same code, perhaps in another sweep.
 
@@ -191,3 +163,53 @@ def recorder(outbox: Outbox, checkpoint: Checkpoint) -> Any:
             outbox.measure({"system/training_seconds": before + time.perf_counter() - self.start})
 
     return Recorder()
+
+
+def find_run(client: "MlflowClient", config: Config, card: Card) -> "Run":
+    """The latest run that trained the model in the variant's folder on this dataset; else a run of its own."""
+    digest = lineage.file_digest(config.model_file)
+    everywhere = [place.experiment_id for place in client.search_experiments()]
+    latest = ["attributes.start_time DESC"]
+    same = f"tags.model_digest = '{digest}' AND tags.dataset_digest = '{card.digest}'"
+    if found := client.search_runs(everywhere, same, order_by=latest, max_results=1):
+        return found[0]
+    tags = {
+        "model_digest": digest,
+        "variant": config.variant,
+        "dataset": card.name,
+        "dataset_digest": card.digest,
+        "mlflow.note.content": "Evaluation of a model that was trained elsewhere or on other data.",
+    }
+    place = experiment(config.tracking, client)
+    run = client.create_run(place, run_name=f"{config.variant} (evaluation only)", tags=tags)
+    client.set_terminated(run.info.run_id)
+    return run
+
+
+def log_report(config: TrackingConfig, name: str, note: str, tags: dict[str, str], files: Sequence[Path]) -> str:
+    """Records a report as a run of its own, or in the run that `mlflow run` has opened.
+
+    Returns:
+        The run's id.
+    """
+    client = connect(config)
+    place, mark = experiment(config, client), digest_here("report")
+    with lock_of("report", mark):
+        for left in client.search_runs([place], f"tags.{UNFINISHED} = '{mark}'"):  # of a process that was killed
+            client.set_terminated(left.info.run_id, "KILLED")
+            client.delete_tag(left.info.run_id, UNFINISHED)
+        run_id = os.environ.get("MLFLOW_RUN_ID") or client.create_run(place, tags={UNFINISHED: mark}).info.run_id
+        # No parameters: `mlflow run -P` has recorded its own, and a parameter never changes.
+        for key, value in {
+            "mlflow.runName": name[:200],
+            "mlflow.note.content": note,
+            "report": "comparison",
+            UNFINISHED: mark,
+            **tags,
+        }.items():
+            client.set_tag(run_id, key, value)
+        for file in files:
+            client.log_artifact(run_id, str(file))
+        client.set_terminated(run_id)
+        client.delete_tag(run_id, UNFINISHED)
+    return run_id

@@ -1,26 +1,99 @@
-"""Runs in MLflow: where they are kept, and how one is found again."""
+"""Where the runs are kept: is the store there, how is it opened, and how does one look into it?
 
+MLflow is imported by `connect`, and not before.
+"""
+
+import contextlib
 import logging
 import os
-import re
+import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlparse
 
-from fashion_mnist import lineage
-from fashion_mnist.config import Config, TrackingConfig
-from fashion_mnist.data.dataset import Card
-from fashion_mnist.errors import UserError, say
-from fashion_mnist.files import digest_here, lock_of
+from fashion_mnist.config import TrackingConfig
+from fashion_mnist.errors import UserError
+from fashion_mnist.files import lock_of
 from fashion_mnist.startup import importing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
 PARENT = "FASHION_MNIST_PARENT_RUN_ID"  # the run of the sweep, for its jobs, which may be other processes
-SKIPPED = "skipped."  # and the id of a run that made a job needless: a tag of the sweep
+UNFINISHED = "unfinished"  # the tag of runs that a checkpoint belongs to
+
+
+def check(config: TrackingConfig, overrides: Sequence[str] = ()) -> None:
+    """Makes sure, before any work is done, that runs can be recorded.
+
+    Args:
+        config: where to.
+        overrides: what was typed; `mlflow run` has opened the run already, so it decides where that is.
+
+    Raises:
+        UserError: the tracking server does not answer, or the database cannot be used.
+    """
+    typed = {override.partition("=")[0].lstrip("+") for override in overrides}
+    if "MLFLOW_RUN_ID" in os.environ and typed & {"tracking.uri", "tracking.experiment"}:
+        raise UserError(
+            "`mlflow run` opens the run itself: name the experiment with --experiment-name, and the store in the "
+            "environment variable MLFLOW_TRACKING_URI."
+        )
+    try:
+        address = urlparse(config.uri)
+    except ValueError as error:
+        raise UserError(f"tracking.uri={config.uri} is no address ({error}).") from error
+    if address.scheme in ("http", "https"):
+        import requests  # which a local database does without
+
+        try:
+            requests.get(f"{config.uri.rstrip('/')}/health", timeout=config.timeout)
+        except requests.exceptions.SSLError:
+            pass  # it is there, and MLflow has settings of its own for certificates
+        except requests.RequestException as error:
+            raise UserError(
+                f"the tracking server {config.uri} does not answer ({type(error).__name__}); start it, or record in a "
+                "local database: tracking.uri=sqlite:///mlflow.db"
+            ) from error
+    elif address.scheme == "sqlite":
+        check_database(config.uri)
+    elif address.scheme in ("", "file"):
+        raise UserError(
+            f"MLflow keeps no runs in plain folders any more; instead of '{config.uri}' use a database: "
+            "tracking.uri=sqlite:///mlflow.db"
+        )
+
+
+def check_database(uri: str) -> None:
+    """Makes sure that an SQLite file can be written.
+
+    Raises:
+        UserError: it cannot, or it is no database.
+    """
+    file = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or not file.name:
+        raise UserError(f"tracking.uri={uri} names no file; write tracking.uri=sqlite:///mlflow.db")
+    if not (file.absolute().parent.is_dir() and os.access(file.absolute().parent, os.W_OK)):
+        raise UserError(f"the folder of the tracking database {file} cannot be written; set tracking.uri.")
+    if file.exists():
+        try:
+            with contextlib.closing(sqlite3.connect(file)) as database:
+                database.execute("PRAGMA schema_version")
+        except sqlite3.Error as error:
+            raise UserError(
+                f"{file} is not a tracking database ({error}); set tracking.uri to another file."
+            ) from error
+
+
+def ui(config: TrackingConfig) -> str:
+    """What to type, or where to go, to see the runs in MLflow's UI."""
+    if config.uri.startswith("http"):
+        return config.uri
+    in_this_folder = config.uri in ("sqlite:///mlflow.db", f"sqlite:///{Path.cwd()}/mlflow.db")
+    store = "" if in_this_folder else f" --backend-store-uri {config.uri}"
+    return f"uv run mlflow ui --workers 1{store}, then open http://localhost:5000"
 
 
 def import_mlflow(uri: str) -> None:
@@ -104,79 +177,9 @@ def experiment(config: TrackingConfig, client: "MlflowClient") -> str:
     return identifier
 
 
-def log_report(config: TrackingConfig, name: str, note: str, tags: dict[str, str], files: Sequence[Path]) -> str:
-    """Records a report as a run of its own, or in the run that `mlflow run` has opened.
-
-    Returns:
-        The run's id.
-    """
-    from fashion_mnist.parcel import UNFINISHED
-
-    client = connect(config)
-    place, mark = experiment(config, client), digest_here("report")
-    with lock_of("report", mark):
-        for left in client.search_runs([place], f"tags.{UNFINISHED} = '{mark}'"):  # of a process that was killed
-            client.set_terminated(left.info.run_id, "KILLED")
-            client.delete_tag(left.info.run_id, UNFINISHED)
-        run_id = os.environ.get("MLFLOW_RUN_ID") or client.create_run(place, tags={UNFINISHED: mark}).info.run_id
-        # No parameters: `mlflow run -P` has recorded its own, and a parameter never changes.
-        for key, value in {
-            "mlflow.runName": name[:200],
-            "mlflow.note.content": note,
-            "report": "comparison",
-            UNFINISHED: mark,
-            **tags,
-        }.items():
-            client.set_tag(run_id, key, value)
-        for file in files:
-            client.log_artifact(run_id, str(file))
-        client.set_terminated(run_id)
-        client.delete_tag(run_id, UNFINISHED)
-    return run_id
-
-
-def is_made_up(name: str | None) -> bool:
-    """Whether MLflow made a run's name up, such as `brave-shrew-412`, since nobody gave it one."""
-    from mlflow.utils import name_utils
-
-    words = re.fullmatch(r"([a-z]+)-[a-z]+-\d*", name or "")
-    return bool(words and words[1] in {word.lower() for word in name_utils._GENERATOR_PREDICATES})
-
-
 def label_step(config: TrackingConfig, name: str, note: str, run_id: str | None = None) -> None:
     """Names the run that `mlflow run` opens for a step which records nothing in a run of its own."""
     if run_id := run_id or os.environ.get("MLFLOW_RUN_ID"):
         client = connect(config)
         client.set_tag(run_id, "mlflow.runName", name)
         client.set_tag(run_id, "mlflow.note.content", note)
-
-
-def find_run(client: "MlflowClient", config: Config, card: Card) -> "Run":
-    """The latest run that trained the model in the variant's folder on this dataset; else a run of its own."""
-    digest = lineage.file_digest(config.model_file)
-    everywhere = [place.experiment_id for place in client.search_experiments()]
-    latest = ["attributes.start_time DESC"]
-    same = f"tags.model_digest = '{digest}' AND tags.dataset_digest = '{card.digest}'"
-    if found := client.search_runs(everywhere, same, order_by=latest, max_results=1):
-        return found[0]
-    tags = {
-        "model_digest": digest,
-        "variant": config.variant,
-        "dataset": card.name,
-        "dataset_digest": card.digest,
-        "mlflow.note.content": "Evaluation of a model that was trained elsewhere or on other data.",
-    }
-    place = experiment(config.tracking, client)
-    run = client.create_run(place, run_name=f"{config.variant} (evaluation only)", tags=tags)
-    client.set_terminated(run.info.run_id)
-    return run
-
-
-def catch_up(config: TrackingConfig) -> None:
-    """Sends what the store could not be told earlier, so that what is about to be looked up there is complete."""
-    from fashion_mnist.parcel import kept, send_kept
-
-    if kept():
-        _, stays = send_kept(connect(config), config.uri)
-        for folder, reason in stays.items():
-            say(f"{folder} cannot be sent yet ({reason}); python -m fashion_mnist.sync tries again.")

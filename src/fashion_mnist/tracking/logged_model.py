@@ -1,15 +1,12 @@
 """Models in MLflow: how they are logged, and loaded again."""
 
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fashion_mnist.config import TrackingConfig
 from fashion_mnist.errors import UserError
-from fashion_mnist.tracking import connect
 
 if TYPE_CHECKING:
     import keras
@@ -80,23 +77,6 @@ def logged_model(client: "MlflowClient", run_id: str) -> "LoggedModel | None":
     place = client.get_run(run_id).info.experiment_id
     found = client.search_logged_models([place], f"source_run_id = '{run_id}' AND name = '{NAME}'")
     return found[0] if found else None
-
-
-def load_model(address: str, uri: str) -> "keras.Model":
-    """Loads a Keras model from MLflow.
-
-    Args:
-        address: such as `runs:/<id>/model` or `models:/<name>@<alias>`.
-        uri: of the tracking store.
-
-    Raises:
-        UserError: there is no such model.
-    """
-    client = connect(TrackingConfig(uri=uri, experiment="", run_name=None, timeout=1.0))
-    from fashion_mnist.training import saving
-
-    with tempfile.TemporaryDirectory() as folder:
-        return saving.load(keras_file(client, address, Path(folder)))
 
 
 def keras_file(client: "MlflowClient", address: str, folder: Path) -> Path:

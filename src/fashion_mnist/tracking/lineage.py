@@ -4,20 +4,17 @@ import hashlib
 import json
 import os
 import platform
-import shlex
 import subprocess
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from fashion_mnist.config import CONF, ROOT, Config
+from fashion_mnist.config import ROOT, Config
 from fashion_mnist.data.dataset import Card
+from fashion_mnist.files import FOLDER
+from fashion_mnist.tracking.store import PARENT
 
 DECISIVE_FILES = ("src", "conf", "uv.lock")
-UNSAID = ("model", "data", "name", "data_root", "output_dir", "resume", "skip_finished")  # in the names of runs
 DECISIVE = ("dataset_digest", "config_digest", "code_digest", "tensorflow", "keras")
 PATCH = "uncommitted.patch"
 TRAINER = (  # the modules that decide what weights come out
@@ -58,53 +55,6 @@ def decisive_tags(config: Config, card: Card) -> dict[str, str]:
     }
 
 
-def flat(section: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested keys joined with dots, values as text: `{"trainer": {"epochs": 3}}` becomes `{"trainer.epochs": "3"}`."""
-    pairs: dict[str, str] = {}
-    for key, value in section.items():
-        if isinstance(value, dict):
-            pairs |= flat(value, f"{prefix}{key}.")
-        else:
-            pairs[f"{prefix}{key}"] = str(value)
-    return pairs
-
-
-def params(config: Config) -> dict[str, str]:
-    """The flattened configuration, without what cannot matter to the result: places, addresses, names of runs."""
-    content = config.composed()
-    drawn = ("train_images", "test_images", "drawing_seed") if config.data.name in ("synthetic", "auto") else ()
-    content["data"] = {key: content["data"][key] for key in ("name", "validation", *drawn)}
-    found = flat({key: content[key] for key in ("data", "augment", "model", "optimizer", "trainer", "seed")})
-    del found["model._target_"], found["trainer.resume"]  # which the model's name tells, and which changes nothing
-    return found | {"optimizer": found.pop("optimizer._target_").rpartition(".")[2].lower()}
-
-
-def run_name(config: Config, card: Card) -> str:
-    """A name that says what was run, such as `cnn epochs=3 seed=7`; what is so by default goes without saying."""
-    if config.tracking.run_name:
-        return config.tracking.run_name
-    words = [config.variant] if card.name == "fashion_mnist" else [config.variant, card.name]
-    defaults = [entry for entry in OmegaConf.load(CONF / "config.yaml").defaults if isinstance(entry, DictConfig)]
-    unsaid = {f"{group}={option}" for entry in defaults for group, option in entry.items()}
-    for key, _, value in (override.partition("=") for override in config.overrides if override not in unsaid):
-        group, _, leaf = key.lstrip("+").rpartition(".")
-        if group != "tracking" and leaf not in UNSAID:
-            words.append(f"{leaf}={value}")
-    return " ".join(words)
-
-
-def note(config: Config, card: Card, tags: dict[str, str]) -> str:
-    """The description that the UI shows at the top of the run, in Markdown."""
-    dirty = " with uncommitted changes" if tags["git_dirty"] == "true" else ""
-    epochs = f"{config.trainer.epochs} epoch{'s' if config.trainer.epochs > 1 else ''}"
-    command = shlex.join(["python", "-m", "fashion_mnist", *config.overrides])
-    return (
-        f"**{config.variant}** on {card.title}: {epochs}, batch {config.trainer.batch_size}, "
-        f"seed {config.seed}, {tags['device']}.\n\n"
-        f"Again: `{command}` at commit `{tags['git_commit'][:12]}`{dirty}."
-    )
-
-
 def config_digest(config: Config) -> str:
     """Stands for everything in the configuration that determines the result: not where it is stored or recorded."""
     content = config.composed()
@@ -119,8 +69,27 @@ def config_digest(config: Config) -> str:
 
 def code_digest() -> str:
     """Stands for the code that trains: another one may give other weights."""
-    sources = [(Path(__file__).parent / f"{module}.py").read_bytes() for module in TRAINER]
+    sources = [(Path(__file__).parents[1] / f"{module}.py").read_bytes() for module in TRAINER]
     return hashlib.sha256(b"".join(sources)).hexdigest()[:16]
+
+
+def origin() -> dict[str, str]:
+    """What must be the same for a training to end in the same bytes after an interruption as without one."""
+    return {
+        "code": code_digest(),
+        "TensorFlow": version("tensorflow"),
+        "Keras": version("keras"),
+        "device": device(),
+    }
+
+
+def checkpoint_file(config: Config, card: Card) -> Path:
+    """Where the checkpoint of a training lies, the same for whatever is the same training."""
+    # The jobs of a sweep have folders named after the time; to be found again, a checkpoint must not depend on it.
+    place = None if PARENT in os.environ else config.output_dir
+    same = [config_digest(config), card.digest, place]
+    digest = hashlib.sha256(json.dumps(same).encode()).hexdigest()[:8]
+    return FOLDER / f"{config.variant}-seed{config.seed}-{digest}.npz"
 
 
 def uncommitted(folder: Path = ROOT) -> bytes | None:

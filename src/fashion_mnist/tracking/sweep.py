@@ -15,12 +15,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fashion_mnist import lineage, store, tracking
 from fashion_mnist.cli import explain
 from fashion_mnist.config import CONF, TrackingConfig
 from fashion_mnist.errors import reason_of, say
 from fashion_mnist.files import digest_here, lock_of
-from fashion_mnist.parcel import Parcel
+from fashion_mnist.tracking import lineage, store
+from fashion_mnist.tracking.description import is_made_up
+from fashion_mnist.tracking.outbox import Parcel
+from fashion_mnist.tracking.run import SKIPPED
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -49,7 +51,7 @@ class SweepRun(Callback):
             self.run_id = open_sweep(self.config, overrides, digest, self.is_alone() and config.skip_finished)
         except Exception as error:  # Hydra would turn it into a warning
             sys.exit(f"error: {explain(error) or reason_of(error)}")
-        os.environ[tracking.PARENT] = self.run_id
+        os.environ[store.PARENT] = self.run_id
         atexit.register(self.close, "FAILED")
 
     def is_alone(self) -> bool:
@@ -62,13 +64,13 @@ class SweepRun(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Closes the run of a sweep in which no job failed."""
-        if tracking.PARENT in os.environ:
+        if store.PARENT in os.environ:
             self.close("FINISHED")
 
     def close(self, status: str) -> None:
         """Shows what came out, and closes the run with it, once."""
         atexit.unregister(self.close)
-        os.environ.pop(tracking.PARENT, None)
+        os.environ.pop(store.PARENT, None)
         try:
             self.conclude(status)
         except Exception as error:
@@ -99,8 +101,8 @@ def sweep_digest(step: str, overrides: list[str]) -> str:
 
 def open_sweep(config: TrackingConfig, overrides: list[str], digest: str, go_on: bool) -> str:
     """Makes the run of a sweep, or continues the one of `mlflow run` or of the same sweep, and returns its id."""
-    client = tracking.connect(config)
-    place = tracking.experiment(config, client)
+    client = store.connect(config)
+    place = store.experiment(config, client)
     tags = {
         "sweep": "true",
         "sweep_digest": digest,
@@ -108,7 +110,7 @@ def open_sweep(config: TrackingConfig, overrides: list[str], digest: str, go_on:
     }
     name = config.run_name or " ".join(["sweep", *overrides])[:200]
     if run_id := os.environ.pop("MLFLOW_RUN_ID", None):
-        if tracking.is_made_up(client.get_run(run_id).info.run_name) or config.run_name:
+        if is_made_up(client.get_run(run_id).info.run_name) or config.run_name:
             tags["mlflow.runName"] = name
         for key, value in tags.items():
             client.set_tag(run_id, key, value)
@@ -125,21 +127,17 @@ def open_sweep(config: TrackingConfig, overrides: list[str], digest: str, go_on:
 
 def jobs_of_sweep(config: TrackingConfig, run_id: str) -> list["Run"]:
     """The runs that are nested below the run of a sweep, and those that made a job needless, oldest first."""
-    client = tracking.connect(config)
+    client = store.connect(config)
     sweep = client.get_run(run_id)
     nested = f"tags.`mlflow.parentRunId` = '{run_id}'"
     jobs = list(client.search_runs([sweep.info.experiment_id], nested))
-    jobs += [
-        client.get_run(key.removeprefix(tracking.SKIPPED))
-        for key in sweep.data.tags
-        if key.startswith(tracking.SKIPPED)
-    ]
+    jobs += [client.get_run(key.removeprefix(SKIPPED)) for key in sweep.data.tags if key.startswith(SKIPPED)]
     return sorted(jobs, key=lambda job: job.info.start_time)
 
 
 def close_sweep(config: TrackingConfig, run_id: str, status: str, summary: str, best: "Run | None") -> None:
     """Ends the run of a sweep, with a summary and a link to its best job in its description."""
-    client = tracking.connect(config)
+    client = store.connect(config)
     note = f"{client.get_run(run_id).data.tags['mlflow.note.content']}\n\n{summary}"
     if best:
         link = f"#/experiments/{best.info.experiment_id}/runs/{best.info.run_id}"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.power import TTestIndPower
 
-from fashion_mnist.significance import (
+from fashion_mnist.comparison.significance import (
     DETECTABLE,
     MOST_SEEDS,
     Spread,

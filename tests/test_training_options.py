@@ -11,9 +11,9 @@ import pytest
 from conftest import ROOT, assert_one_sentence, run_step
 
 from fashion_mnist.cli import compose
+from fashion_mnist.comparison.reading import curves_of
 from fashion_mnist.config import Config
 from fashion_mnist.data.dataset import load_training, read_card
-from fashion_mnist.runs import curves_of
 from fashion_mnist.train import train
 from fashion_mnist.training.build import build, loss_of, optimizer_of
 from fashion_mnist.training.fit import History, fit

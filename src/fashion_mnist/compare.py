@@ -10,22 +10,22 @@ from pathlib import Path
 import numpy as np
 
 from fashion_mnist.cli import main
+from fashion_mnist.comparison.trainings import Tested
 from fashion_mnist.config import CompareConfig
 from fashion_mnist.data.dataset import load_test, read_card
 from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import UserError
 from fashion_mnist.tracking import store
 from fashion_mnist.tracking.run import log_report
-from fashion_mnist.trainings import Tested
 
 
 def compare(config: CompareConfig) -> None:
     """Reads, compares, reports; with `promote`, moves the alias `champion` to a winner that is shown to be better."""
-    from fashion_mnist import comparison, report, runs
+    from fashion_mnist.comparison import champion, groups, page, reading, report
 
     store.check(config.tracking, config.overrides)
-    trainings, left_out, tested = runs.read(config)
-    compared = comparison.compare(trainings, left_out, tested, config.baseline)
+    trainings, left_out, tested = reading.read(config)
+    compared = groups.compare(trainings, left_out, tested, config.baseline)
     try:
         images = test_images(config, tested)
     except UserError as error:
@@ -33,7 +33,7 @@ def compare(config: CompareConfig) -> None:
             raise UserError(f"{error} What variants=... names must be of Fashion-MNIST: `dvc repro`.") from error
         print(f"The report shows no images: {error}")
         images = None
-    files = report.write(compared, Path(config.reports).expanduser(), images)
+    files = report.write(compared, Path(config.reports).expanduser(), page.as_html(compared, images))
     report.show(compared, files)
     names = [group.name for group in compared.groups]
     name = f"compare {', '.join(names)}" if len(names) < 4 else f"compare {len(names)} with {compared.baseline.name}"
@@ -42,9 +42,7 @@ def compare(config: CompareConfig) -> None:
     note = report.as_note(compared, trainings[0].experiment)
     run_id = log_report(config.tracking, name, note, tags, files)
     if config.promote:
-        from fashion_mnist import promotion
-
-        print(promotion.promote(config, compared, images, run_id))
+        print(champion.promote(config, compared, images, run_id))
 
 
 def test_images(config: CompareConfig, tested: Tested) -> np.ndarray:

@@ -1,19 +1,16 @@
 """Trainings as a comparison needs them: what each got right, and what all of them say of each test image."""
 
-import csv
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from fashion_mnist.data.dataset import CLASS_NAMES, Card
 from fashion_mnist.errors import UserError, progress
 from fashion_mnist.evaluation.metrics import confusion
-from fashion_mnist.evaluation.predictions import Predictions, read_predictions
+from fashion_mnist.evaluation.predictions import Predictions
 
 Curve = list[float]
 
@@ -112,44 +109,3 @@ def with_predictions(
     of_truth = sums / len(trainings)
     test_set = Tested(tags["dataset"], tags.get("dataset_digest", ""), labels, of_truth, votes)
     return trainings, left_out, test_set
-
-
-def of_pipeline(variants: Sequence[str]) -> list[Training]:
-    """What `dvc repro` has built in the current folder.
-
-    Raises:
-        UserError: a variant's results are not there.
-    """
-    trainings = []
-    for variant in variants:
-        metrics: dict[str, Any] = {}
-        for part in (Path("metrics") / variant / name for name in ("train.json", "test.json")):
-            if not part.is_file():
-                raise UserError(f"{part} is missing; `dvc repro evaluate@{variant}` makes it.")
-            try:
-                metrics |= json.loads(part.read_text())
-            except ValueError as error:  # a merge's conflict marks, say
-                raise UserError(f"{part} is damaged; `dvc repro evaluate@{variant}` makes it again.") from error
-        metrics |= {f"system/{key}": metrics.pop(key) for key in ("parameters", "flops_per_image") if key in metrics}
-        trainings.append(
-            Training(
-                run_id="",
-                name=variant,
-                experiment="",
-                variant=variant,
-                seed="",
-                params={},
-                metrics=metrics,
-                tags={"dataset": "fashion_mnist"},
-                predictions=lambda name=variant: read_predictions(Path("predictions") / name / "test.npz"),
-                curves=lambda name=variant: read_curves(Path("plots") / name / "history.csv"),
-            )
-        )
-    return trainings
-
-
-def read_curves(file: Path) -> dict[str, Curve]:
-    """The metrics of every epoch, from the table that `train` writes."""
-    with file.open(newline="") as opened:
-        rows = list(csv.DictReader(opened))
-    return {key: [float(row[key]) for row in rows] for key in rows[0] if key != "epoch"}

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fashion_mnist.comparison import Comparison, Group, judge
+from fashion_mnist.comparison.groups import Comparison, Group, judge
+from fashion_mnist.comparison.reading import comparable
+from fashion_mnist.comparison.trainings import with_predictions
 from fashion_mnist.config import CompareConfig
 from fashion_mnist.data.dataset import CLASS_NAMES
 from fashion_mnist.errors import UserError
-from fashion_mnist.runs import comparable
 from fashion_mnist.startup import import_tensorflow
 from fashion_mnist.tracking import lineage
 from fashion_mnist.tracking.logged_model import keras_file, requirements
 from fashion_mnist.tracking.store import connect
-from fashion_mnist.trainings import with_predictions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -1,5 +1,9 @@
-"""The report's charts, as SVG that takes the page's text colour, so that it suits a light page and a dark one."""
+"""The comparison as one HTML page that needs no network: light or dark, on a phone or a screen.
 
+Its charts are SVG that takes the page's text colour, so that it suits a light page and a dark one.
+"""
+
+import base64
 import io
 import itertools
 from collections.abc import Sequence
@@ -7,12 +11,17 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from jinja2 import Environment, PackageLoader
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from PIL import Image
 
-from fashion_mnist.comparison import Comparison, Group
+from fashion_mnist.comparison import report, significance
+from fashion_mnist.comparison.groups import Comparison, Group
+from fashion_mnist.data.dataset import CLASS_NAMES
 
+TILES = 20
 INK = "#010203"  # stands for the page's text colour
 COLORS = ("#4c78d8", "#e07b39", "#3f9f6b", "#c9547a", "#8d6cc9", "#b08d3e", "#3aa0b8", "#8a8f98", "#d06bbf", "#7f9a36")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -33,13 +42,68 @@ COST_LABELS = {
 }
 
 
+def as_html(comparison: Comparison, images: np.ndarray | None) -> str:
+    """The page, with its style, charts and test images, uint8 (n, 28, 28), in it."""
+    other = comparison.groups[0] if comparison.groups[0] is not comparison.baseline else comparison.groups[-1]
+    environment = Environment(loader=PackageLoader("fashion_mnist.comparison", "."), autoescape=True, trim_blocks=True)
+    return environment.get_template("page.html.j2").render(
+        comparison=comparison,
+        title=comparison.tested.title,
+        headings=[*report.headings(comparison), *report.QUALITY, *report.cost_headings(comparison)],
+        texts=len(report.headings(comparison)),
+        rows=[
+            [*report.cells(comparison, group), *report.quality(group), *report.costs(comparison, group)]
+            for group in comparison.groups
+        ],
+        charts=charts(comparison),
+        class_names=CLASS_NAMES,
+        per_class=[(group.name, group.recall.tolist()) for group in comparison.groups],
+        least=min(group.recall.min() for group in comparison.groups),
+        classes_apart=report.classes_apart(comparison).replace("`", ""),
+        other=other,
+        change=(other.counts - comparison.baseline.counts).round(1).tolist(),
+        tiles=tiles(comparison, other, images) if images is not None else {},
+        left_out=report.left_out(comparison),
+        legend=report.LEGEND,
+        method=significance.__doc__,
+        facts=report.facts(comparison),
+    )
+
+
+def tiles(comparison: Comparison, other: Group, images: np.ndarray) -> dict[str, list[dict[str, str]]]:
+    """Test images worth looking at: where two groups disagree, and where all fail."""
+    ours, base = other.right.mean(axis=0), comparison.baseline.right.mean(axis=0)
+    chosen = {"hardest": np.argsort(comparison.tested.of_truth, kind="stable")[:TILES]}
+    if other is not comparison.baseline:
+        gain = np.argsort(base - ours, kind="stable")
+        chosen |= {"won": gain[:TILES][(ours - base)[gain[:TILES]] > 0]}
+        chosen |= {"lost": gain[::-1][:TILES][(base - ours)[gain[::-1][:TILES]] > 0]}
+    return {kind: [tile(comparison, images[index], int(index)) for index in each] for kind, each in chosen.items()}
+
+
+def tile(comparison: Comparison, image: np.ndarray, index: int) -> dict[str, str]:
+    """One image with its label, and what most trainings take it for."""
+    votes = comparison.tested.votes[index]
+    written = io.BytesIO()
+    Image.fromarray(image).save(written, "PNG", optimize=True)
+    label = int(comparison.tested.labels[index])
+    mistaken = int(np.where(np.arange(len(votes)) == label, -1, votes).argmax())
+    return {
+        "source": f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}",
+        "label": CLASS_NAMES[label],
+        "mistaken": CLASS_NAMES[mistaken],
+        "share": f"{votes[mistaken]} of {votes.sum()}",
+        "index": str(index),
+    }
+
+
 def charts(comparison: Comparison) -> dict[str, str]:
     """All charts that the comparison has material for, by name, as SVG elements."""
     with mpl.rc_context(STYLE):
         drawn = {
             "differences": differences(comparison),
             "pareto": pareto(comparison),
-            **learning_curves(comparison.groups[:MOST_CURVES]),
+            **validation_curves(comparison.groups[:MOST_CURVES]),
         }
         return {name: svg(figure, name) for name, figure in drawn.items() if figure is not None}
 
@@ -130,7 +194,7 @@ def pareto(comparison: Comparison) -> Figure | None:
     return figure
 
 
-def learning_curves(groups: Sequence[Group]) -> dict[str, Figure | None]:
+def validation_curves(groups: Sequence[Group]) -> dict[str, Figure | None]:
     """Accuracy and loss on the validation images in each epoch: mean over the seeds, and a band of ± one deviation."""
     curves = {group.name: [training.curves() for training in group.trainings[:MOST_SEEDS]] for group in groups}
     figures: dict[str, Figure | None] = {}

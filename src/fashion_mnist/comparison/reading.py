@@ -1,17 +1,22 @@
-"""Runs, read back from the tracking store for a comparison: which of them can be compared, and why not the others."""
+"""Trainings, read back for a comparison: from the tracking store, or from what `dvc repro` has built.
+
+Which of them can be compared, and why not the others.
+"""
 
 import ast
+import csv
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from fashion_mnist.comparison.trainings import Curve, LeftOut, Tested, Training, with_predictions
 from fashion_mnist.config import CompareConfig
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluation.predictions import Predictions, read_predictions
 from fashion_mnist.tracking import store
-from fashion_mnist.trainings import Curve, LeftOut, Tested, Training, of_pipeline, with_predictions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -167,3 +172,44 @@ def predictions_of(artifacts: str) -> Predictions:
             return read_predictions(Path(download_artifacts(artifact_uri=f"{artifacts}/{kept}", dst_path=folder)))
     except (UserError, MlflowException, OSError) as error:
         raise UserError("its predictions are missing or damaged; evaluate its model, or train it, again") from error
+
+
+def of_pipeline(variants: Sequence[str]) -> list[Training]:
+    """What `dvc repro` has built in the current folder.
+
+    Raises:
+        UserError: a variant's results are not there.
+    """
+    trainings = []
+    for variant in variants:
+        metrics: dict[str, Any] = {}
+        for part in (Path("metrics") / variant / name for name in ("train.json", "test.json")):
+            if not part.is_file():
+                raise UserError(f"{part} is missing; `dvc repro evaluate@{variant}` makes it.")
+            try:
+                metrics |= json.loads(part.read_text())
+            except ValueError as error:  # a merge's conflict marks, say
+                raise UserError(f"{part} is damaged; `dvc repro evaluate@{variant}` makes it again.") from error
+        metrics |= {f"system/{key}": metrics.pop(key) for key in ("parameters", "flops_per_image") if key in metrics}
+        trainings.append(
+            Training(
+                run_id="",
+                name=variant,
+                experiment="",
+                variant=variant,
+                seed="",
+                params={},
+                metrics=metrics,
+                tags={"dataset": "fashion_mnist"},
+                predictions=lambda name=variant: read_predictions(Path("predictions") / name / "test.npz"),
+                curves=lambda name=variant: read_curves(Path("plots") / name / "history.csv"),
+            )
+        )
+    return trainings
+
+
+def read_curves(file: Path) -> dict[str, Curve]:
+    """The metrics of every epoch, from the table that `train` writes."""
+    with file.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    return {key: [float(row[key]) for row in rows] for key in rows[0] if key != "epoch"}

@@ -7,10 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
-from fashion_mnist import significance
+from fashion_mnist.comparison import significance
+from fashion_mnist.comparison.significance import LEVEL, Difference
+from fashion_mnist.comparison.trainings import LeftOut, Tested, Training
 from fashion_mnist.errors import UserError
-from fashion_mnist.significance import LEVEL, Difference
-from fashion_mnist.trainings import LeftOut, Tested, Training
 
 
 @dataclass(eq=False)

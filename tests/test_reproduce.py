@@ -13,11 +13,13 @@ import yaml
 from conftest import ROOT, TINY, assert_one_sentence, run_step
 from mlflow.entities import Metric, Run
 
-from fashion_mnist import original, reproduce, verdict
+from fashion_mnist import reproduce
 from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluate import evaluate
+from fashion_mnist.reproduction import original
+from fashion_mnist.reproduction.outcome import outcome_of
 from fashion_mnist.tracking import lineage
 from fashion_mnist.tracking.outbox import Outbox
 from fashion_mnist.train import train
@@ -118,8 +120,8 @@ def test_what_data_auto_came_to_is_taken_again(trained: Run) -> None:
 @pytest.mark.slow
 def test_other_results_are_told_from_equal_ones(trained: Run, tiny: Compose) -> None:
     other = client().get_run(train(tiny("model.hidden=[8]", "seed=4")))
-    near = verdict.judge(client(), other, trained, tolerance=0.99)
-    far = verdict.judge(client(), other, trained, tolerance=0.0001)
+    near = outcome_of(client(), other, trained, tolerance=0.99)
+    far = outcome_of(client(), other, trained, tolerance=0.0001)
     assert (near.word, far.word) == ("equal within tolerance", "different")
     assert far.sentence == near.sentence.replace("0.99", "0.0001")
     assert "weights differ first in " in far.sentence

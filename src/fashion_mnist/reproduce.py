@@ -21,23 +21,20 @@ from fashion_mnist.data.dataset import read_card
 from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluate import evaluate
+from fashion_mnist.reproduction import original
+from fashion_mnist.reproduction.outcome import Outcome, outcome_of, record
 from fashion_mnist.startup import import_tensorflow
 from fashion_mnist.tracking import store
 from fashion_mnist.train import train
-from fashion_mnist.verdict import Verdict
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
-
-    from fashion_mnist.original import Origin
 
 EXIT_CODES = {"identical": 0, "equal within tolerance": 3, "different": 4}
 
 
 def reproduce(config: ReproduceConfig) -> None:
     """Compares origins, trains, compares results."""
-    from fashion_mnist import original, retraining, verdict
-
     store.check(config.tracking, config.overrides)
     client = store.connect(config.tracking)
     run = original.find(client, config.run)
@@ -52,7 +49,7 @@ def reproduce(config: ReproduceConfig) -> None:
         sys.exit(EXIT_CODES["different"] if other else 0)
 
     if config.checkout:
-        again = retraining.with_own_code(client, run, settings)
+        again = original.with_own_code(client, run, settings)
         store.label_step(config.tracking, f"reproduce {run.info.run_name}", f"Recorded in run `{again}`.")
     else:
         again = with_this_code(run, settings)
@@ -62,10 +59,10 @@ def reproduce(config: ReproduceConfig) -> None:
             f"the new run {again} is {made.info.status}, perhaps since the store did not answer for a while; after "
             "python -m fashion_mnist.sync it is complete, and the same command makes another one to be compared."
         )
-    judged = verdict.judge(client, run, made, config.tolerance)
-    verdict.record(client, run, again, judged)
-    show_verdict(judged, Path(str(settings.output_dir)), again)
-    sys.exit(EXIT_CODES[judged.word])
+    outcome = outcome_of(client, run, made, config.tolerance)
+    record(client, run, again, outcome)
+    show_outcome(outcome, Path(str(settings.output_dir)), again)
+    sys.exit(EXIT_CODES[outcome.word])
 
 
 def with_this_code(run: "Run", settings: Config) -> str:
@@ -74,7 +71,7 @@ def with_this_code(run: "Run", settings: Config) -> str:
     return train(settings, then=(lambda outbox: evaluate(settings, outbox)) if evaluated else None)
 
 
-def show_origins(origins: "list[Origin]", name: str) -> None:
+def show_origins(origins: list[original.Origin], name: str) -> None:
     """Prints what the run was made of beside what is here."""
     table = Table(title=f"What made {name}, and what is here")
     for heading in ("", "the run", "here", ""):
@@ -85,10 +82,10 @@ def show_origins(origins: "list[Origin]", name: str) -> None:
     Console().print(table)
 
 
-def show_verdict(judged: Verdict, folder: Path, run_id: str) -> None:
-    """Prints the verdict, and where everything lies."""
+def show_outcome(outcome: Outcome, folder: Path, run_id: str) -> None:
+    """Prints the outcome, and where everything lies."""
     Console().print(
-        f"[bold]{judged.word}[/bold]: {judged.sentence}\nResults in {folder}, MLflow run {run_id}",
+        f"[bold]{outcome.word}[/bold]: {outcome.sentence}\nResults in {folder}, MLflow run {run_id}",
         highlight=False,
         soft_wrap=True,
     )

@@ -8,23 +8,24 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fashion_mnist.errors import UserError
+from fashion_mnist.tracking.logged_model import keras_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-REPRODUCES, REPRODUCTION = "reproduces", "reproduction"  # tags of a run: the original, and the verdict
+REPRODUCES, REPRODUCTION = "reproduces", "reproduction"  # tags of a run: the original, and the outcome
 Values = dict[tuple[int, str], float]  # by step and metric
 
 
-class Verdict(NamedTuple):
+class Outcome(NamedTuple):
     """How two trainings compare."""
 
     word: str  # `identical`, `equal within tolerance` or `different`
     sentence: str
 
 
-def judge(client: "MlflowClient", original: "Run", again: "Run", tolerance: float) -> Verdict:
+def outcome_of(client: "MlflowClient", original: "Run", again: "Run", tolerance: float) -> Outcome:
     """Compares two finished runs.
 
     Args:
@@ -39,11 +40,11 @@ def judge(client: "MlflowClient", original: "Run", again: "Run", tolerance: floa
     if ours.keys() != theirs.keys():
         step, name = min(ours.keys() ^ theirs.keys())
         whose = "the run" if (step, name) in theirs else "the new run"
-        return Verdict("different", f"only {whose} has {called(step, name)}.")
+        return Outcome("different", f"only {whose} has {called(step, name)}.")
     deviations = {key: abs(ours[key] - theirs[key]) for key in sorted(ours) if ours[key] != theirs[key]}
     if same_model and not deviations:
         count = f"all {len(ours)} values of its metrics"
-        return Verdict("identical", f"the model is the same byte for byte, and so are {count}.")
+        return Outcome("identical", f"the model is the same byte for byte, and so are {count}.")
     said = ["the model is the same byte for byte" if same_model else distance_of_weights(client, original, again)]
     if deviations:
         first, furthest = next(iter(deviations)), max(deviations, key=lambda key: deviations[key])
@@ -54,7 +55,7 @@ def judge(client: "MlflowClient", original: "Run", again: "Run", tolerance: floa
     else:
         said.append("all metrics are the same")
     equal = max(deviations.values(), default=0.0) <= tolerance
-    return Verdict("equal within tolerance" if equal else "different", "; ".join(said) + ".")
+    return Outcome("equal within tolerance" if equal else "different", "; ".join(said) + ".")
 
 
 def values_of(client: "MlflowClient", run: "Run", names: Collection[str] | None = None) -> Values:
@@ -72,7 +73,6 @@ def called(step: int, name: str) -> str:
 
 def distance_of_weights(client: "MlflowClient", original: "Run", again: "Run") -> str:
     """How far the weights of the models that two runs logged are apart, in words."""
-    from fashion_mnist.tracking.logged_model import keras_file
     from fashion_mnist.training import saving
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -93,11 +93,11 @@ def distance_of_weights(client: "MlflowClient", original: "Run", again: "Run") -
     return f"weights differ first in {apart[0][0]}, and most in {furthest[0]}, by {furthest[1]:.2g}"
 
 
-def record(client: "MlflowClient", original: "Run", again: str, judged: Verdict) -> None:
-    """Links the new run with the original, and puts the verdict into it."""
+def record(client: "MlflowClient", original: "Run", again: str, outcome: Outcome) -> None:
+    """Links the new run with the original, and puts the outcome into it."""
     link = f"#/experiments/{original.info.experiment_id}/runs/{original.info.run_id}"
     note = client.get_run(again).data.tags.get("mlflow.note.content", "")
-    words = f"Reproduces [{original.info.run_name}]({link}): **{judged.word}**, {judged.sentence}"
+    words = f"Reproduces [{original.info.run_name}]({link}): **{outcome.word}**, {outcome.sentence}"
     client.set_tag(again, REPRODUCES, original.info.run_id)
-    client.set_tag(again, REPRODUCTION, judged.word)
+    client.set_tag(again, REPRODUCTION, outcome.word)
     client.set_tag(again, "mlflow.note.content", f"{words}\n\n{note}")

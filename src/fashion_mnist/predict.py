@@ -92,7 +92,7 @@ def parse(arguments: Sequence[str]) -> Request:
     return request
 
 
-def predict(request: Request) -> bool:
+def answer(request: Request) -> bool:
     """Reads, predicts and prints.
 
     Returns:
@@ -203,7 +203,7 @@ def main() -> None:
         print(__doc__)
         return
     with explained():
-        sys.exit(0 if predict(parse(sys.argv[1:])) else 1)
+        sys.exit(0 if answer(parse(sys.argv[1:])) else 1)
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ class Transfer:
         except Exception as error:
             self.end.set_exception(error)
 
-    def judge(self, started: float) -> None:
+    def give_up_if_slow(self, started: float) -> None:
         """Gives up a mirror that takes too long.
 
         Raises:
@@ -181,7 +181,7 @@ def stream(url: str, file: BinaryIO, timeout: float) -> None:
         try:
             while not wait([transfer.end], timeout=WATCH_EVERY).done:
                 progress.update(task, completed=transfer.received, total=transfer.total)
-                transfer.judge(started)
+                transfer.give_up_if_slow(started)
         finally:
             transfer.given_up = True
     transfer.end.result()

@@ -23,7 +23,7 @@ OFFICIAL = {
     "test_images": ("t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79", (10_000, 28, 28)),
     "test_labels": ("t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310", (10_000,)),
 }
-DIGEST = "14c0a117097d609e"  # of the four arrays that these files hold, as `data.Card.digest` computes it
+DIGEST = "14c0a117097d609e"  # of the four arrays that these files hold, as `dataset.Card.digest` computes it
 # The same file names hold handwritten digits at http://yann.lecun.com/exdb/mnist/
 DIGIT_MNIST = {
     "f68b3c2dcbeaaa9fbdd348bbdeb94873",

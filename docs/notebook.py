@@ -14,8 +14,8 @@ import nbformat
 from nbclient import NotebookClient
 
 from fashion_mnist.cli import compose
+from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import UserError
-from fashion_mnist.sources import prepare
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks/walkthrough.ipynb"
 

@@ -53,6 +53,10 @@ A_NAME = Rule(
     "a name of at most 100 letters, digits, '_', '-' and '.', since files are named after it",
     lambda value: re.fullmatch(r"[A-Za-z0-9_][\w.\-]{,99}", value) is not None,
 )
+VARIANTS = Rule(
+    "all, a list of variants such as [mlp,cnn], or null",
+    lambda value: value in ("all", None) or (isinstance(value, list) and all(isinstance(each, str) for each in value)),
+)
 
 ARGUMENTS: dict[str, Rule] = {
     "name": A_NAME,
@@ -212,7 +216,7 @@ class CompareConfig:
     tracking: TrackingConfig
     runs: str | None
     parent: str | None
-    variants: list[str] | None
+    variants: Any = field(metadata={"rule": VARIANTS})
     baseline: str | None
     promote: bool
     data_root: str = "data"

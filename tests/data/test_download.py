@@ -1,5 +1,6 @@
 """Downloads from real mirrors on this machine: some good, some broken in the ways in which mirrors break."""
 
+import gzip
 import hashlib
 import socket
 import threading
@@ -10,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fashion_mnist.data import download as module
-from fashion_mnist.data.download import download, reachable
+from fashion_mnist.data.download import PIECE, download, reachable
 from fashion_mnist.errors import SourceUnavailableError, UserError
 
 FILES = {"images.gz": bytes(range(256)) * 200, "labels.gz": b"labels"}
@@ -147,10 +147,9 @@ broken = pytest.mark.parametrize("answer", BROKEN, ids=lambda answer: answer.__n
 
 
 @pytest.fixture(autouse=True)
-def _here_and_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy stands between the tests and their mirrors, and a trickle is judged early."""
+def _here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy stands between the tests and their mirrors."""
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(module, "SLOW_FOR", 0.3)
 
 
 @pytest.fixture
@@ -247,6 +246,38 @@ def test_mirrors_are_asked_in_the_given_order(tmp_path: Path, serve: Callable[..
     first, second = serve(), serve()
     download(DIGESTS, tmp_path, [first.url, second.url], TIMEOUT)
     assert (first.asked, second.asked) == (list(FILES), [])
+
+
+def test_a_slow_mirror_that_keeps_going_is_waited_for(tmp_path: Path, serve: Callable[..., Mirror]) -> None:
+    content = bytes(4 * PIECE)
+
+    def deliver_slowly(handler: Handler) -> None:
+        handler.announce(len(content))
+        for start in range(0, len(content), PIECE):
+            handler.wfile.write(content[start : start + PIECE])
+            handler.server.closing.wait(TIMEOUT / 2)
+
+    first, second, start = serve(deliver_slowly), serve(), time.monotonic()
+    download({"images.gz": hashlib.md5(content).hexdigest()}, tmp_path, [first.url, second.url], TIMEOUT)
+    assert time.monotonic() - start > TIMEOUT
+    assert contents(tmp_path) == {"images.gz": content}
+    assert second.asked == []
+
+
+def test_a_server_that_calls_gzip_an_encoding_is_not_helped_to_unpack(
+    tmp_path: Path, serve: Callable[..., Mirror]
+) -> None:
+    content = gzip.compress(b"labels")
+
+    def deliver_as_encoded(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Encoding", "gzip")
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    download({"labels.gz": hashlib.md5(content).hexdigest()}, tmp_path, [serve(deliver_as_encoded).url], TIMEOUT)
+    assert contents(tmp_path) == {"labels.gz": content}
 
 
 @broken

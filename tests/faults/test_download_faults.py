@@ -166,9 +166,8 @@ def mirror(
 
 @pytest.fixture(autouse=True)
 def _here_and_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy stands between the tests and their mirrors, and what is slow is judged early."""
+    """No proxy stands between the tests and their mirrors, and what is too long is judged early."""
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(module, "SLOW_FOR", 0.3)
     monkeypatch.setattr(module, "LARGEST", 10_000_000)
 
 

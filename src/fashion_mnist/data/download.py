@@ -51,10 +51,10 @@ def download(digests: dict[str, str], folder: Path, mirrors: list[str], timeout:
 
 def missing(digests: dict[str, str], folder: Path) -> dict[str, str]:
     """The files that are not there, or not with their digest."""
-    return {name: digest for name, digest in digests.items() if not is_intact(folder / name, digest)}
+    return {name: digest for name, digest in digests.items() if not has_digest(folder / name, digest)}
 
 
-def is_intact(file: Path, digest: str) -> bool:
+def has_digest(file: Path, digest: str) -> bool:
     """Whether a file is there and has this MD5 digest."""
     return file.is_file() and hashlib.md5(file.read_bytes()).hexdigest() == digest
 
@@ -105,7 +105,7 @@ def download_one(name: str, digest: str, folder: Path, mirrors: list[str], timeo
             with workplace(folder) as temporary:
                 file = Path(temporary) / name
                 receive(address(mirror, name), file, timeout)
-                if is_intact(file, digest):
+                if has_digest(file, digest):
                     file.replace(folder / name)
                     return
             reasons.append(f"{mirror} delivers other bytes than the official file")
@@ -130,13 +130,14 @@ def receive(url: str, file: Path, timeout: float) -> None:
     """
     # As published: not compressed once more on the way, nor unpacked here because the server calls .gz an encoding.
     headers = {"Accept-Encoding": "identity"}
-    columns = (*Progress.get_default_columns(), DownloadColumn())
-    with file.open("wb") as opened, Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(file.name, total=None)
+    columns, console = (*Progress.get_default_columns(), DownloadColumn()), Console(stderr=True)
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with file.open("wb") as opened, bar:
+        task = bar.add_task(file.name, total=None)
         get = partial(requests.get, url, stream=True, timeout=timeout, headers=headers)
         response = in_background(get).result(timeout)
         response.raise_for_status()
-        progress.update(task, total=response.raw.length_remaining)
+        bar.update(task, total=response.raw.length_remaining)
         read = partial(response.raw.read, PIECE)  # unlike `iter_content`, which unpacks
         while opened.tell() <= LARGEST and (piece := in_background(read).result(timeout)):
-            progress.advance(task, opened.write(piece))
+            bar.advance(task, opened.write(piece))

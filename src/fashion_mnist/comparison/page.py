@@ -49,12 +49,8 @@ def as_html(comparison: Comparison, images: np.ndarray | None) -> str:
     return environment.get_template("page.html.j2").render(
         comparison=comparison,
         title=comparison.tested.title,
-        headings=[*report.headings(comparison), *report.QUALITY, *report.cost_headings(comparison)],
-        texts=len(report.headings(comparison)),
-        rows=[
-            [*report.cells(comparison, group), *report.quality(group), *report.costs(comparison, group)]
-            for group in comparison.groups
-        ],
+        rows=report.table(comparison),
+        texts=len(report.names(comparison, comparison.baseline)),
         charts=charts(comparison),
         class_names=CLASS_NAMES,
         per_class=[(group.name, group.recall.tolist()) for group in comparison.groups],
@@ -137,12 +133,13 @@ def differences(comparison: Comparison) -> Figure | None:
     axes = figure.subplots()
     for row, group in enumerate(reversed(shown)):
         verdict = comparison.verdicts[group.name]
-        color = INK if not verdict.shown else COLORS[2] if verdict.difference > 0 else COLORS[3]
-        if verdict.interval:
-            low, high = (100 * end for end in verdict.interval)
+        value, interval = 100 * verdict.difference.value, verdict.difference.interval
+        color = INK if not verdict.shown else COLORS[2] if value > 0 else COLORS[3]
+        if interval:
+            low, high = (100 * end for end in interval)
             axes.plot([low, high], [row, row], color=color, linewidth=1.6, solid_capstyle="butt")
         face = color if verdict.shown else "none"
-        axes.plot(100 * verdict.difference, row, "o", color=color, markerfacecolor=face, markersize=5.5)
+        axes.plot(value, row, "o", color=color, markerfacecolor=face, markersize=5.5)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(range(len(shown)), [group.name for group in reversed(shown)])
     axes.set_xlabel(f"points of accuracy more than {comparison.baseline.name}")

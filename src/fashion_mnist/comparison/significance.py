@@ -56,8 +56,7 @@ class Difference(NamedTuple):
     """A difference in accuracy, as a share of the images."""
 
     value: float
-    low: float  # of the 95 % interval
-    high: float
+    interval: tuple[float, float] | None  # 95 %; None between two single trainings
     p: float  # probability of a difference as large where there is none
 
 
@@ -101,9 +100,9 @@ def difference(right: np.ndarray, other: np.ndarray) -> Difference:
     value = float(right.mean() - other.mean())
     parts = spread(right, other)
     if parts.variance == 0:  # no training differs from another in anything
-        return Difference(value, value, value, float(value == 0))
+        return Difference(value, (value, value), float(value == 0))
     p = 2 * float(stats.t.sf(abs(value) / parts.variance**0.5, parts.degrees))
-    return Difference(value, value - parts.margin, value + parts.margin, p)
+    return Difference(value, (value - parts.margin, value + parts.margin), p)
 
 
 def mcnemar(right: np.ndarray, other: np.ndarray) -> float:

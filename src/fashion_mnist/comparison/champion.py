@@ -115,7 +115,7 @@ def register(client: "MlflowClient", winner: Group, images: np.ndarray | None, r
             flavor=pyfunc,
             name="classifier",
             run_id=best.run_id,
-            python_model=serving_file(),
+            python_model=str(Path(__file__).with_name("serving.py")),  # not imported here, since it imports Keras
             artifacts={"model": str(folder / "model.keras"), "class_names": str(folder / "class_names.json")},
             signature=ModelSignature(Schema([question]), Schema([answer, shares])),
             input_example=None if images is None else images[:1],
@@ -141,8 +141,3 @@ def register(client: "MlflowClient", winner: Group, images: np.ndarray | None, r
     )
     client.set_registered_model_alias(MODEL, CHAMPION, made.version)
     return str(made.version)
-
-
-def serving_file() -> str:
-    """Where the class lies that MLflow keeps with the model; not imported here, since it imports Keras."""
-    return str(Path(__file__).with_name("serving.py"))

@@ -16,6 +16,7 @@ from fashion_mnist.data.dataset import CLASS_NAMES
 from fashion_mnist.files import complete
 
 MOST_GROUPS, MOST_LINKS = 11, 5  # in a description, which MLflow cuts off after 8,000 characters
+MOST_LEFT_OUT = 20  # lines
 SCORES = ("test_accuracy", "test_loss", "test_macro_f1", "test_calibration_error", "val_accuracy", "accuracy")
 COSTS = {  # each with its heading, and with the unit and the digits that it is written in
     "parameters": ("parameters", 1, 0),
@@ -208,12 +209,13 @@ def classes_apart(comparison: Comparison) -> str:
     return f"Accuracy per class differs most for {'; '.join(told)}.{remark}"
 
 
-def left_out(comparison: Comparison, most: int = 20) -> list[str]:
+def left_out(comparison: Comparison) -> list[str]:
     """A line for each run that is not compared."""
     names = [" ".join(entry.name.translate(MARKUP).split()) for entry in comparison.left_out]
     pairs = zip(names, comparison.left_out, strict=True)
     lines = [f"{name} ({entry.run_id[:8]}): {entry.reason}" for name, entry in pairs]
-    return lines if len(lines) <= most else [*lines[:most], f"and {len(lines) - most} more, in the JSON report"]
+    more = len(lines) - MOST_LEFT_OUT
+    return lines if more <= 0 else [*lines[:MOST_LEFT_OUT], f"and {more} more, in the JSON report"]
 
 
 def facts(comparison: Comparison) -> str:

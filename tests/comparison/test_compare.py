@@ -80,6 +80,7 @@ def test_the_page_needs_no_network_and_shows_everything(tiny_data: Path) -> None
     assert "synthetic garments (not Fashion-MNIST)" in page
     assert page.count("<img src=") >= 20
     assert "prefers-color-scheme: dark" in page
+    assert "mathdefault" not in page  # labels in TeX, which nothing reads here
     first = {file.name: file.read_bytes() for file in Path("reports").iterdir()}
     compared(f"data_root={tiny_data}")
     assert {file.name: file.read_bytes() for file in Path("reports").iterdir()} == first

@@ -14,7 +14,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, PercentFormatter
 from PIL import Image
 
 from fashion_mnist.comparison import report, significance
@@ -183,6 +183,7 @@ def pareto(comparison: Comparison) -> Figure | None:
     axes.set(xlabel=COST_LABELS[name], ylabel="test accuracy")
     axes.margins(x=0.2, y=0.08)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.xaxis.set_minor_formatter(LogFormatter())  # labels where there is no power of ten; its default is in TeX
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     plain(axes)
     return figure

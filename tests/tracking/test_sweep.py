@@ -156,6 +156,7 @@ def test_another_option_in_conf_makes_another_sweep(tmp_path: Path, monkeypatch:
     shutil.copytree(sweep.CONF, tmp_path / "conf")
     monkeypatch.setattr(sweep, "CONF", tmp_path / "conf")
     before = sweep.sweep_digest("train", ["seed=0,1"])
+    (tmp_path / "conf/pipeline.yaml").open("a").write("# changed\n")  # which no sweep composes
     assert sweep.sweep_digest("train", ["seed=0,1"]) == before
     (tmp_path / "conf/trainer/default.yaml").open("a").write("# changed\n")
     assert sweep.sweep_digest("train", ["seed=0,1"]) != before

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from fashion_mnist.checks import check_ranges, check_training, example_of
+from fashion_mnist.checks import built, check_training, example_of
 from fashion_mnist.config import CONF, ROOT, Config, DataConfig, ReproduceConfig, TrackingConfig
 from fashion_mnist.data.dataset import Card
 from fashion_mnist.errors import UserError, reason_of
@@ -21,12 +21,6 @@ from fashion_mnist.tracking import lineage
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-# Overrides that say where and how something lies, not what it is.
-ELSEWHERE = (
-    "tracking.", "output_dir=", "data_root=", "data.dir=", "data.mirrors=", "data.timeout=",
-    "trainer.resume=",
-)  # fmt: skip
 
 
 class Origin(NamedTuple):
@@ -119,8 +113,7 @@ def configuration(client: "MlflowClient", run: "Run", config: ReproduceConfig) -
         place = client.get_experiment(run.info.experiment_id).name
         name = config.tracking.run_name or f"{run.info.run_name} (again)"
         content["tracking"] = vars(TrackingConfig(config.tracking.uri, place, name, config.tracking.timeout))
-        settings: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content))
-        check_ranges(settings)
+        settings: Config = built(Config, content)
         check_training(settings, options)
     except ConfigKeyError as error:
         raise UserError(
@@ -141,7 +134,7 @@ def typed(client: "MlflowClient", run: "Run") -> list[str]:
     return [
         f"data={run.data.tags.get('dataset')}" if override == "data=auto" else override
         for override in overrides
-        if not override.lstrip("+~").startswith(ELSEWHERE)
+        if not override.lstrip("+~").startswith(lineage.ELSEWHERE)
     ]
 
 
@@ -170,18 +163,7 @@ def option_of(section: dict[str, Any], group: str, run_id: str) -> str:
 def origins(client: "MlflowClient", run: "Run", settings: Config, card: Card) -> list[Origin]:
     """What the run was made of, beside what is here."""
     there, here = run.data.tags, lineage.tags(settings, card)
-    names = {
-        "git_commit": "commit",
-        "code_digest": "code that trains",
-        "config_digest": "configuration",
-        "dataset_digest": "data",
-        "lock_digest": "packages (uv.lock)",
-        "python": "Python",
-        "tensorflow": "TensorFlow",
-        "keras": "Keras",
-        "device": "machine",
-    }
-    rows = [Origin(name, shown(there, key), shown(here, key)) for key, name in names.items()]
+    rows = [Origin(name, shown(there, key), shown(here, key)) for key, name in lineage.ORIGIN.items()]
     kept = artifact(client, run, lineage.PATCH) if there.get("git_dirty") == "true" else b""
     changes = [changes_of(kept), changes_of(lineage.uncommitted())]
     return [rows[0], Origin("uncommitted changes", *changes), *rows[1:]]

@@ -10,7 +10,7 @@ from pathlib import Path
 import mlflow
 import pytest
 import yaml
-from conftest import ROOT, TINY, assert_one_sentence, run_step
+from conftest import RESULTS, ROOT, TINY, assert_one_sentence, run_step
 from mlflow.entities import Metric, Run
 
 from fashion_mnist import reproduce
@@ -21,7 +21,6 @@ from fashion_mnist.evaluate import evaluate
 from fashion_mnist.reproduction import original
 from fashion_mnist.reproduction.outcome import outcome_of
 from fashion_mnist.tracking import lineage
-from fashion_mnist.tracking.outbox import Outbox
 from fashion_mnist.train import train
 
 Compose = Callable[..., Config]
@@ -35,12 +34,9 @@ def client() -> mlflow.MlflowClient:
 def trained(tiny: Compose) -> Run:
     """A run that was trained and evaluated, and nothing left of it but what the store has."""
     config = tiny("model.hidden=[8]", "seed=3")
-
-    def and_evaluated(outbox: Outbox) -> None:
-        evaluate(config, outbox)
-
-    run_id = train(config, and_evaluated)
-    for folder in ("models", "metrics", "plots", "predictions"):
+    run_id = train(config)
+    evaluate(config)
+    for folder in RESULTS:
         shutil.rmtree(folder)
     return client().get_run(run_id)
 
@@ -72,26 +68,13 @@ def test_a_run_is_reproduced_byte_for_byte(trained: Run, tiny_data: Path, capsys
 def test_check_only_trains_nothing(
     trained: Run, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr("fashion_mnist.reproduce.train", lambda *_: pytest.fail("it trains"))
+    monkeypatch.setattr("fashion_mnist.reproduce.train_model", lambda *_: pytest.fail("it trains"))
     assert outcome(tiny_data, f"run={trained.info.run_id}", "check_only=true") == 0
     assert "differs" not in capsys.readouterr().out
 
 
-ORIGINS = {
-    "git_commit": "commit",
-    "code_digest": "code that trains",
-    "config_digest": "configuration",
-    "dataset_digest": "data",
-    "lock_digest": "packages (uv.lock)",
-    "python": "Python",
-    "tensorflow": "TensorFlow",
-    "keras": "Keras",
-    "device": "machine",
-}
-
-
 def test_what_differs_is_said(trained: Run, tiny_data: Path, capsys: pytest.CaptureFixture) -> None:
-    for tag, name in ORIGINS.items():
+    for tag, name in lineage.ORIGIN.items():
         client().set_tag(trained.info.run_id, tag, "other")
         assert outcome(tiny_data, f"run={trained.info.run_id}", "check_only=true") == 4
         (line,) = [line for line in capsys.readouterr().out.splitlines() if "differs" in line]

@@ -111,9 +111,7 @@ def checkpoint_file(config: Config, card: Card) -> Path:
 
 
 def uncommitted(folder: Path = ROOT) -> bytes | None:
-    """What differs from the last commit in the files that decide the result, new ones included, as a patch for git;
-    None where git cannot tell.
-    """
+    """How the files in `FILES`, new ones included, differ from the last commit: a patch; None if git cannot tell."""
     with tempfile.TemporaryDirectory() as temporary:  # an index of its own, so that the person's stays as it is
         environment = {**os.environ, "GIT_INDEX_FILE": str(Path(temporary) / "index")}
 

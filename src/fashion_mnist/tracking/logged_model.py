@@ -21,7 +21,7 @@ REQUIREMENTS = ("keras", "tensorflow", "numpy")
 def save_model(model: "keras.Model", folder: Path, digest: str, examples: np.ndarray) -> None:
     """Writes a model as MLflow keeps it into a new folder, to be loaded with `mlflow.pyfunc` or `mlflow.tensorflow`.
 
-    It takes uint8 (n, 28, 28), such as the examples, and gives float32 (n, 10); the digest is of its own file.
+    The model takes uint8 (n, 28, 28), such as the examples, and gives float32 (n, 10); the digest is its own file's.
     """
     import keras
     from mlflow import tensorflow

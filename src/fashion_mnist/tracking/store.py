@@ -28,7 +28,7 @@ UNFINISHED = "unfinished"  # the tag of runs that a checkpoint belongs to
 def check(config: TrackingConfig, overrides: Sequence[str] = ()) -> None:
     """Makes sure, before any work is done, that runs can be recorded.
 
-    `mlflow run` has opened the run already, so that what was typed (`overrides`) cannot decide where that is.
+    What was typed (`overrides`) cannot decide where to under `mlflow run`, which has opened the run already.
 
     Raises:
         UserError: the tracking server does not answer, or the database cannot be used.

@@ -82,7 +82,7 @@ class WriteCheckpoint(keras.callbacks.Callback):
 
 
 class Thaw(keras.callbacks.Callback):
-    """Keeps layers, which are frozen already, frozen until an epoch, counted from 0; from then on they learn."""
+    """Lets layers learn that are frozen already, from an epoch on, counted from 0."""
 
     def __init__(self, layers: Sequence[keras.Layer], epoch: int) -> None:
         super().__init__()

@@ -57,9 +57,10 @@ class CompiledModel(keras.Model):
 
     `fit` takes `batches()` as its data. The position in the shuffled images follows from the optimizer's count of
     steps, and all randomness from the seed and that count, so that neither the size of a block nor an interruption
-    changes the result. The last step of an epoch takes the images that are left; there may be none to validate on.
+    changes the result. The last step of an epoch takes the images that are left.
 
-    The model is functional or sequential, and takes uint8 (n, 28, 28), as the layers of augmentation do and give.
+    `model` is functional or sequential and takes uint8 (n, 28, 28), which `augmentation` takes and gives; `validation`
+    may be empty.
     """
 
     def __init__(

@@ -28,8 +28,8 @@ def fit(
 ) -> History:
     """Trains the model, whose weights are changed, and returns every metric of every epoch.
 
-    The model is as `build` returns it; there may be no images to validate on after each epoch. The checkpoint is
-    written after each epoch, and training goes on where one that was read ends.
+    The model is as `build` returns it; `validation` may be empty. The checkpoint is written after each epoch, and
+    training goes on where one that was read ends.
 
     Raises:
         UserError: the optimizer refuses its arguments, devices cannot divide the last batch, or training diverged.

@@ -84,7 +84,7 @@ def variants_table(root: Path) -> str:
     study = json.loads((root / "docs/study/comparison.json").read_text())
     groups = {group["name"]: group for group in study["groups"]}
     rows = []
-    for variant in yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["evaluate"]["matrix"]["model"]:
+    for variant in yaml.safe_load((root / "conf/pipeline.yaml").read_text())["variants"]:
         train, test = (json.loads((root / f"metrics/{variant}/{part}.json").read_text()) for part in ("train", "test"))
         group = groups[variant]
         rows.append(

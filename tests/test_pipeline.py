@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -40,31 +41,34 @@ class Project:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Project:
-    """After `dvc repro` of two variants, all committed."""
+    """After `dvc repro` of a pipeline of two variants, all committed."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("src", "conf", ".dvc/config", ".dvcignore", "dvc.yaml", ".gitignore"):
+    for name in ("src", "conf", ".dvc/config", ".dvc/plots", ".dvcignore", "dvc.yaml", ".gitignore"):
         (folder / name).parent.mkdir(exist_ok=True)
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
     shutil.copy(migrated_store, folder / "mlflow.db")
     project = Project(folder)
     project.edit("conf/trainer/default.yaml", epochs=1, batch_size=1000)
+    lines = (ROOT / "conf/pipeline.yaml").read_text().splitlines(keepends=True)
+    built = [line for line in lines if re.match(r"\S|  (mlp|mlp_wide):", line)]
+    (folder / "conf/pipeline.yaml").write_text("".join(built))
     project.run("git", "init", "--quiet")
     project.commit()
-    project.run("dvc", "repro", "evaluate@mlp", "evaluate@mlp_wide")
+    project.run("dvc", "repro")
     project.commit()
     return project
 
 
 def test_a_second_repro_does_nothing(project: Project) -> None:
-    output = project.run("dvc", "repro", "evaluate@mlp", "evaluate@mlp_wide")
+    output = project.run("dvc", "repro")
     assert "Running" not in output
-    assert output.count("didn't change, skipping") == 5
+    assert output.count("didn't change, skipping") == 6
 
 
 def test_forced_repro_gives_the_same_bytes(project: Project) -> None:
     before = (project.folder / "dvc.lock").read_text()
-    assert "Running stage 'train@mlp'" in project.run("dvc", "repro", "--force", "train@mlp", "evaluate@mlp")
+    assert project.run("dvc", "repro", "--force").count("Running stage") == 6
     assert (project.folder / "dvc.lock").read_text() == before
 
 
@@ -73,14 +77,25 @@ def test_a_change_to_one_variant_rebuilds_that_variant_alone(project: Project) -
     before = file.read_text()
     project.edit("conf/model/mlp_wide.yaml", hidden=[300])
     try:
-        targets = ("train@mlp", "evaluate@mlp", "train@mlp_wide", "evaluate@mlp_wide")
-        changed = json.loads(project.run("dvc", "status", "--json", *targets))
+        changed = json.loads(project.run("dvc", "status", "--json"))
         difference = project.run("dvc", "params", "diff")
     finally:
         file.write_text(before)
     assert list(changed) == ["train@mlp_wide"]
     assert "hidden" in difference
     assert "[300]" in difference
+
+
+def test_a_variant_is_one_file_and_one_line(project: Project, tmp_path: Path) -> None:
+    copy = Project(shutil.copytree(project.folder, tmp_path / "copy"))
+    file, pipeline = copy.folder / "conf/model/narrow.yaml", copy.folder / "conf/pipeline.yaml"
+    file.write_text((copy.folder / "conf/model/mlp.yaml").read_text().replace("name: mlp ", "name: narrow "))
+    with pipeline.open("a") as opened:
+        opened.write("  narrow: {augment: none, trainer: default, base: narrow}\n")
+    output = copy.run("dvc", "repro")
+    assert re.findall(r"Running stage '(.*)'", output) == ["train@narrow", "evaluate@narrow", "compare"]
+    report = json.loads((copy.folder / "reports/pipeline/comparison.json").read_text())
+    assert {group["name"] for group in report["groups"]} == {"mlp", "mlp_wide", "narrow"}
 
 
 def test_what_people_try_leaves_alone_what_the_pipeline_built(project: Project) -> None:
@@ -101,10 +116,14 @@ def test_what_people_try_leaves_alone_what_the_pipeline_built(project: Project) 
 def test_metrics_and_plots_can_be_shown(project: Project) -> None:
     metrics = json.loads(project.run("dvc", "metrics", "show", "--json"))[""]["data"]
     assert 0.5 < metrics["metrics/mlp/test.json"]["data"]["test_accuracy"] < 1
-    project.run("dvc", "plots", "show", "--out", "page", "confusion of mlp", "validation accuracy")
+    project.run("dvc", "plots", "show", "--out", "page")
     page = (project.folder / "page/index.html").read_text()
-    assert "val_accuracy" in page
-    assert "Ankle boot" in page
+    shown = set(re.findall(r'"title": {"text": "(.*?)"', page))
+    assert shown == {"validation accuracy", "validation loss"} | {
+        f"{what} of {variant}" for what in ("learning curve", "confusion") for variant in ("mlp", "mlp_wide")
+    }
+    assert '"variant": "mlp_wide", "epoch": "1", "val_accuracy": "0.' in page
+    assert '"actual": "Ankle boot", "predicted": "Sandal"' in page
 
 
 def test_an_experiment_changes_a_key_of_hydra_and_metrics_diff_shows_it(project: Project) -> None:
@@ -132,7 +151,7 @@ def test_experiments_can_be_queued_and_compared(project: Project) -> None:
 
 def test_evaluation_joins_the_run_that_trained_the_model(project: Project) -> None:
     client = mlflow.MlflowClient(f"sqlite:///{project.folder}/mlflow.db")
-    runs = client.search_runs(["0"])
+    runs = [run for run in client.search_runs(["0"]) if "variant" in run.data.tags]  # the others are comparisons
     assert runs
     assert all({"val_accuracy", "test_accuracy"} <= set(run.data.metrics) for run in runs)
 

@@ -19,10 +19,9 @@ def check(folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of what the tables are made from, and of the pages that hold them."""
-    for name in ("docs", "metrics"):
+    for name in ("conf", "docs", "metrics"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    for name in ("README.md", "dvc.yaml"):
-        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "README.md", tmp_path)
     return tmp_path
 
 

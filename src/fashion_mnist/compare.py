@@ -1,6 +1,6 @@
 """Compares variants over seeds: which is better, by how much, and is that sure?
 
-Reads finished runs from MLflow, or what `dvc repro` has built (variants=[mlp,cnn]). Runs that differ only in their seed
+Reads finished runs from MLflow, or what `dvc repro` has built (variants=all). Runs that differ only in their seed
 form a group, and each group is set against a baseline, over test images and seeds. The report goes to the terminal, to
 reports/ and to MLflow.
 """
@@ -33,7 +33,10 @@ def compare(config: CompareConfig) -> None:
             raise UserError(f"{error} What variants=... names must be of Fashion-MNIST: `dvc repro`.") from error
         print(f"The report shows no images: {error}")
         images = None
-    files = report.write(compared, Path(config.reports).expanduser(), page.as_html(compared, images))
+    folder = Path(config.reports).expanduser()
+    files = report.write(compared, folder, page.as_html(compared, images))
+    if config.variants:
+        report.write_curves(trainings, folder / "curves.csv")
     report.show(compared, files)
     names = [group.name for group in compared.groups]
     name = f"compare {', '.join(names)}" if len(names) < 4 else f"compare {len(names)} with {compared.baseline.name}"

@@ -56,6 +56,10 @@ WEIGHTS = Rule(
     "imagenet, random, or a file that exists",
     lambda value: value in ("imagenet", "random") or Path(value).expanduser().is_file(),
 )
+VARIANTS = Rule(
+    "all, a list of variants such as [mlp,cnn], or null",
+    lambda value: value in ("all", None) or (isinstance(value, list) and all(isinstance(each, str) for each in value)),
+)
 
 ARGUMENTS: dict[str, Rule] = {
     "name": A_NAME,
@@ -201,7 +205,7 @@ class CompareConfig:
     tracking: TrackingConfig
     runs: str | None
     parent: str | None
-    variants: list[str] | None
+    variants: Any = field(metadata={"rule": VARIANTS})
     baseline: str | None
     promote: bool
     data_root: str = "data"

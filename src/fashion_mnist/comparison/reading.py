@@ -13,8 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from fashion_mnist.comparison.trainings import Curve, LeftOut, Tested, Training, with_predictions
-from fashion_mnist.config import BUILT, TRIED, CompareConfig
+from fashion_mnist.config import BUILT, CONF, TRIED, CompareConfig
 from fashion_mnist.errors import UserError, say
 from fashion_mnist.evaluation.predictions import Predictions, read_predictions
 from fashion_mnist.tracking import lineage, store
@@ -37,7 +39,8 @@ def read(config: CompareConfig) -> tuple[list[Training], list[LeftOut], Tested]:
         UserError: there is none.
     """
     if config.variants:
-        found, left_out = of_folders(config.variants), []
+        named = of_pipeline() if config.variants == "all" else config.variants
+        found, left_out = of_folders(named), []
     else:
         client = store.connect(config.tracking)
         found, left_out = comparable(client, search(client, config))
@@ -168,6 +171,11 @@ def predictions_of(artifacts: str) -> Predictions:
             return read_predictions(Path(download_artifacts(artifact_uri=f"{artifacts}/{kept}", dst_path=folder)))
     except (UserError, MlflowException, OSError) as error:
         raise UserError("its predictions are missing or damaged; evaluate its model, or train it, again") from error
+
+
+def of_pipeline() -> list[str]:
+    """The variants that `dvc repro` builds."""
+    return list(OmegaConf.load(CONF / "pipeline.yaml").variants)
 
 
 def of_folders(variants: Sequence[str]) -> list[Training]:

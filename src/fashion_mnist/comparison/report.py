@@ -12,8 +12,10 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from fashion_mnist.comparison.groups import Comparison, Group, Verdict
+from fashion_mnist.comparison.trainings import Training
 from fashion_mnist.data.dataset import CLASS_NAMES
-from fashion_mnist.files import complete
+from fashion_mnist.files import complete, write_table
+from fashion_mnist.training.history import by_epoch
 
 MOST_GROUPS, MOST_LINKS = 11, 5  # in a description, which MLflow cuts off after 8,000 characters
 MOST_LEFT_OUT = 20  # lines
@@ -65,6 +67,13 @@ def write(comparison: Comparison, folder: Path, page: str) -> list[Path]:
         with complete(folder / name) as partial:
             partial.write_text(content, encoding="utf-8")
     return [folder / name for name in contents]
+
+
+def write_curves(trainings: Sequence[Training], file: Path) -> None:
+    """Writes a row for each variant and epoch: a chart of `dvc plots` that names no variant can read one file only."""
+    names = ("epoch", "val_accuracy", "val_loss")
+    rows = [(training.variant, row) for training in trainings for row in by_epoch(training.curves())]
+    write_table(file, [{"variant": variant, **{name: row.get(name) for name in names}} for variant, row in rows])
 
 
 def as_markdown(comparison: Comparison) -> str:

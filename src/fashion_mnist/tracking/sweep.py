@@ -92,8 +92,9 @@ class SweepRun(Callback):
 
 
 def sweep_digest(step: str, overrides: list[str]) -> str:
-    """Stands for the same sweep with the same code and the same conf/ in the same folder."""
-    options = [lineage.file_digest(file) for file in sorted(CONF.rglob("*.yaml"))]
+    """Stands for the same sweep with the same code and the same files that Hydra composes, in the same folder."""
+    files = [CONF / "config.yaml", *sorted(CONF.glob("*/*.yaml"))]
+    options = [lineage.file_digest(file) for file in files]
     return digest_here(step, lineage.code_digest(), *options, *overrides)
 
 

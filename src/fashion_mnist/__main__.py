@@ -16,7 +16,6 @@ from fashion_mnist.train import train_model
 
 
 def main_job(config: Config) -> None:
-    """Trains one variant and evaluates it, in one run."""
     dataset = ready(config)
     if finished_run(config, dataset.card, evaluated=True):
         return
@@ -28,7 +27,6 @@ def main_job(config: Config) -> None:
 
 
 def summarize(config: Config, metrics: dict[str, float], run_id: str) -> None:
-    """Prints what came out, where it lies, and what to type next."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

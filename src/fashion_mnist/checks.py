@@ -26,10 +26,13 @@ def checked(composed: DictConfig, choices: dict[str, str], primary: str = "confi
         UserError: a value is refused.
         OmegaConfBaseException: as `built` raises it.
     """
-    for group in set(composed) & set(GROUPS):
-        if group not in choices:  # Hydra would merge a list of options
-            raise UserError(f"{group} takes one option; to try several one after another, use -m.")
-    config = built(SCHEMAS[primary], OmegaConf.to_container(composed))
+    content: Any = OmegaConf.to_container(composed)
+    for key in (item.name for item in dataclasses.fields(SCHEMAS[primary])):
+        if key in GROUPS and key not in choices:  # Hydra would merge a list of options
+            raise UserError(f"{key} takes one option; to try several one after another, use -m.")
+        if key not in GROUPS and isinstance(content.get(key), dict):  # OmegaConf does not say where, for a list
+            raise UserError(f"{key} has no keys of its own, got {content[key]}.")
+    config = built(SCHEMAS[primary], content)
     for name in ("data_root", "output_dir"):
         if folder := getattr(config, name, None):
             setattr(config, name, str(Path(folder).expanduser()))

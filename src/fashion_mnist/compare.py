@@ -49,11 +49,7 @@ def compare(config: CompareConfig) -> None:
 
 
 def test_images(config: CompareConfig, tested: Tested) -> np.ndarray:
-    """The images that the models were tested on, uint8 (n, 28, 28), from `data_root` or the dataset's sources.
-
-    Raises:
-        UserError: they cannot be had.
-    """
+    """The images that the models were tested on, uint8 (n, 28, 28), from `data_root` or the dataset's sources."""
     if tested.dataset == "fashion_mnist":
         dataset = prepare(config.data, config.data_root)
     else:

@@ -78,8 +78,9 @@ ARGUMENTS: dict[str, Rule] = {
 
 
 def ruled(rule: Rule, default: Any = dataclasses.MISSING) -> Any:
-    """A dataclass field whose value, unless it is null, must obey `rule`."""
-    return field(default=default, metadata={"rule": rule})
+    """A dataclass field whose value must obey `rule`, unless it is null as by default."""
+    told = Rule(f"{rule.text}, or null", rule.holds) if default is None else rule
+    return field(default=default, metadata={"rule": told})
 
 
 @dataclass

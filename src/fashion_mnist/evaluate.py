@@ -32,11 +32,7 @@ EVALUATION_BATCH = 1000
 
 
 def evaluate(config: Config) -> dict[str, float]:
-    """Evaluates the variant's model in the folder of results, and adds what comes of it to the run that trained it.
-
-    Raises:
-        UserError: there is no model.
-    """
+    """Evaluates the variant's model in the folder of results, and adds what comes of it to the run that trained it."""
     if not config.model_file.is_file():
         command = shlex.join(["python", "-m", "fashion_mnist.train", *config.overrides])
         raise UserError(f"there is no model in {config.model_file}; train it first: {command}")
@@ -83,11 +79,6 @@ def evaluate_model(config: Config, dataset: Dataset) -> dict[str, float]:
 
 
 def add_evaluation(config: Config, card: Card, metrics: dict[str, float], run: Outbox) -> None:
-    """Tells the run of the model metrics, pictures, tables and predictions.
-
-    Raises:
-        UserError: what was evaluated is not the model that the run has trained.
-    """
     if run.tags.get("model_digest") != lineage.file_digest(config.model_file):
         raise UserError(
             f"another run has replaced {config.model_file} meanwhile; give each of them a folder: output_dir=..."
@@ -111,7 +102,6 @@ def predict(model: "keras.Model", images: np.ndarray) -> np.ndarray:
 
 
 def show(title: str, metrics: dict[str, float], per_class: Sequence[dict]) -> None:
-    """Prints the table per class, and the whole in one line below."""
     caption = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())
     table = Table(title=title, caption=caption)
     for column in per_class[0]:

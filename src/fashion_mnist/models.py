@@ -133,11 +133,7 @@ def transfer(name: str, backbone: str, weights: str, side: int, dropout: float) 
 
 
 def pretrained(backbone: str, weights: str, side: int) -> keras.Model:
-    """A network of `keras.applications` without its last layer.
-
-    Raises:
-        UserError: its weights are neither in Keras's cache nor to be had from Keras.
-    """
+    """A network of `keras.applications` without its last layer."""
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SECONDS_FOR_AN_ANSWER)  # Keras would wait for ever
     file = None if weights == "random" else str(Path(weights).expanduser())

@@ -35,7 +35,6 @@ EXIT_CODES = {"identical": 0, "equal within tolerance": 3, "different": 4}
 
 
 def reproduce(config: ReproduceConfig) -> None:
-    """Compares origins, trains, compares results."""
     store.check(config.tracking, config.overrides)
     client = store.connect(config.tracking)
     run = original.find(client, config.run)
@@ -77,7 +76,6 @@ def with_this_code(run: "Run", settings: Config, dataset: Dataset) -> str:
 
 
 def show_origins(origins: list[original.Origin], name: str) -> None:
-    """Prints what the run was made of beside what is here."""
     table = Table(title=f"What made {name}, and what is here")
     for heading in ("", "the run", "here", ""):
         table.add_column(heading, overflow="fold")
@@ -88,7 +86,6 @@ def show_origins(origins: list[original.Origin], name: str) -> None:
 
 
 def show_outcome(outcome: Outcome, folder: Path, run_id: str) -> None:
-    """Prints the outcome, and where everything lies."""
     Console().print(
         f"[bold]{outcome.word}[/bold]: {outcome.sentence}\nResults in {folder}, MLflow run {run_id}",
         highlight=False,

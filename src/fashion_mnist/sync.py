@@ -14,12 +14,7 @@ from fashion_mnist.tracking.outbox import Parcel, kept, send_kept
 
 
 def sync(config: SyncConfig) -> None:
-    """Sends every parcel, in the order in which they were made.
-
-    Raises:
-        UserError: a store takes nothing, or not all; what could be sent is sent, and the rest stays. Or another store
-            was named.
-    """
+    """Sends every parcel, oldest first; what a store refuses stays, and the others are still told theirs."""
     if elsewhere := [override for override in config.overrides if not override.startswith("tracking.timeout=")]:
         raise UserError(f"{elsewhere[0]} has no effect: each parcel goes to the store that it was meant for.")
     sent: list[str] = []

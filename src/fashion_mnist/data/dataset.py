@@ -59,11 +59,6 @@ class Card:
 
 
 def read_card(folder: Path) -> Card:
-    """Reads `dataset.json`.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
     try:
         content = json.loads((folder / CARD).read_text())
         return Card(**{**content, "class_names": tuple(content["class_names"])})
@@ -99,7 +94,6 @@ class Dataset:
 
     @property
     def training(self) -> Split:
-        """To learn from."""
         return self.parts[0]
 
     @property
@@ -114,16 +108,11 @@ class Dataset:
 
 
 def read_dataset(folder: Path, validation: int = 0) -> Dataset:
-    """The prepared dataset in a folder.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The prepared dataset in a folder, with so many training images kept for validation."""
     return Dataset(folder, read_card(folder), validation)
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether `folder` holds a complete prepared dataset that nobody has changed."""
     return intact_card(folder) is not None
 
 
@@ -140,11 +129,7 @@ def intact_card(folder: Path) -> Card | None:
 
 
 def load_part(folder: Path, card: Card, part: str) -> np.ndarray:
-    """Memory-maps one of the four arrays, so that parallel runs share one copy, after a check of its digest.
-
-    Raises:
-        UserError: the file is missing or was changed after it was prepared.
-    """
+    """Memory-maps one of the four arrays, so that parallel runs share one copy, after a check of its digest."""
     file = folder / f"{part}.npy"
     try:
         with file.open("rb") as opened:
@@ -157,14 +142,9 @@ def load_part(folder: Path, card: Card, part: str) -> np.ndarray:
 
 
 def stratified(labels: np.ndarray, count: int) -> np.ndarray:
-    """Chooses `count` examples with each class in proportion; always the same ones, so that runs can be compared.
+    """A mask, bool (n,), of `count` labels with each class in proportion.
 
-    Args:
-        labels: uint8 (n,).
-        count: how many to choose, at most n.
-
-    Returns:
-        A boolean mask (n,) with `count` true elements.
+    Always the same ones, so that runs can be compared.
     """
     order = np.random.default_rng(0).permutation(len(labels))
     classes, sizes = np.unique(labels, return_counts=True)

@@ -67,17 +67,13 @@ def official_arrays(config: DataConfig) -> Arrays:
 
 
 def keras_cache() -> Path:
-    """The folder in which `keras.datasets.fashion_mnist.load_data()` keeps the same four files."""
+    """Where `keras.datasets.fashion_mnist.load_data()` keeps the same four files."""
     home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
     return Path(home) / "datasets" / "fashion-mnist"
 
 
 def refuse_strangers(folder: Path, contents: dict[str, bytes]) -> None:
-    """Compares the files with the published digests.
-
-    Raises:
-        UserError: at least one differs; the message says what it is instead, where that can be known.
-    """
+    """Compares the files with the published digests, and says what other ones are, where that can be known."""
     digests = {part: hashlib.md5(content).hexdigest() for part, content in contents.items()}
     strangers = [part for part, digest in digests.items() if digest != OFFICIAL[part][1]]
     if not strangers:
@@ -119,13 +115,6 @@ def read_idx(compressed: bytes, shape: tuple[int, ...]) -> np.ndarray:
     """Decodes a gzipped IDX file of unsigned bytes (http://yann.lecun.com/exdb/mnist/).
 
     Never decompresses more than `shape` needs, whatever the header claims.
-
-    Args:
-        compressed: the content of the file.
-        shape: the shape that the header must announce.
-
-    Returns:
-        A uint8 array of `shape`.
 
     Raises:
         ValueError: truncated, corrupt, of another shape, or longer than announced.

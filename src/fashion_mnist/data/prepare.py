@@ -41,10 +41,6 @@ def prepare(config: DataConfig, root: str | Path) -> Dataset:
 
     It is `root/<name>`, a folder with `{train,test}_{images,labels}.npy`, `dataset.json` and `samples.png`.
 
-    Args:
-        config: which dataset.
-        root: the folder of all prepared datasets.
-
     Raises:
         UserError: the dataset cannot be had.
     """
@@ -52,7 +48,6 @@ def prepare(config: DataConfig, root: str | Path) -> Dataset:
 
 
 def prepared_folder(config: DataConfig, root: Path) -> Path:
-    """Where the prepared dataset lies, once it does."""
     if config.name == "synthetic":
         return prepare_synthetic(config, root)
     if config.name == "tfds":
@@ -69,7 +64,6 @@ def prepared_folder(config: DataConfig, root: Path) -> Path:
 
 
 def prepare_official(config: DataConfig, root: Path) -> Path:
-    """Prepares the real 70,000 images as `root/fashion_mnist`."""
     about = {"name": "fashion_mnist", "source": HOME, "license": LICENSE}
     return keep_or_make(
         root / "fashion_mnist",
@@ -79,8 +73,6 @@ def prepare_official(config: DataConfig, root: Path) -> Path:
 
 
 def prepare_tfds(config: DataConfig, root: Path) -> Path:
-    """Prepares what TensorFlow Datasets has as `root/tfds`."""
-
     def make() -> tuple[Arrays, dict[str, Any]]:
         from fashion_mnist.data.tfds import tfds_arrays
 
@@ -91,7 +83,7 @@ def prepare_tfds(config: DataConfig, root: Path) -> Path:
 
 
 def prepare_synthetic(config: DataConfig, root: Path) -> Path:
-    """Prepares drawn garments as `root/synthetic`; other sizes or another seed replace what lies there."""
+    """Other sizes or another seed replace what lies there."""
     sizes = {"train": config.train_images, "test": config.test_images}
     source = f"fashion_mnist.synthetic: {sizes['train']} + {sizes['test']} images, seed {config.drawing_seed}"
     about = {"name": "synthetic", "source": source, "license": "MIT"}
@@ -115,16 +107,7 @@ def keep_or_make(
 ) -> Path:
     """Keeps a prepared dataset that is unharmed and wanted; makes it otherwise, and says so if it was changed.
 
-    Args:
-        folder: of the prepared dataset.
-        is_wanted: whether an unharmed dataset with this card will do.
-        make: gives the arrays, and what the card says of them.
-
-    Returns:
-        The folder.
-
-    Raises:
-        UserError: the dataset cannot be had, or not be written.
+    `is_wanted` sees only cards of unharmed datasets; `make` gives the arrays, and what the card says of them.
     """
 
     def is_ready() -> bool:
@@ -151,11 +134,7 @@ def keep_or_make(
 
 
 def write(folder: Path, arrays: Arrays, about: dict[str, Any]) -> None:
-    """Writes the arrays, their card and the samples beside `folder`, then puts them in its place in one move.
-
-    Raises:
-        UserError: the folder cannot be written, or the disk is full.
-    """
+    """Writes the arrays, their card and the samples beside `folder`, then puts them in its place in one move."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with workplace(folder.parent) as temporary:
@@ -170,7 +149,7 @@ def write(folder: Path, arrays: Arrays, about: dict[str, Any]) -> None:
 
 
 def write_files(folder: Path, arrays: Arrays, about: dict[str, Any]) -> None:
-    """Writes what a prepared dataset consists of; the same data gives the same bytes."""
+    """The same data gives the same bytes."""
     files = {}
     for part in PARTS:
         buffer = io.BytesIO()

@@ -32,16 +32,11 @@ class Origin(NamedTuple):
 
     @property
     def differs(self) -> bool:
-        """Whether it is not the same."""
         return self.there != self.here
 
 
 def find(client: "MlflowClient", run_id: str) -> "Run":
-    """The run of a finished training.
-
-    Raises:
-        UserError: there is none with this id.
-    """
+    """The run of a finished training."""
     from mlflow.exceptions import MlflowException
 
     if not re.fullmatch(r"[0-9a-f]{32}", run_id):
@@ -60,11 +55,7 @@ def find(client: "MlflowClient", run_id: str) -> "Run":
 
 
 def artifact(client: "MlflowClient", run: "Run", name: str) -> bytes | None:
-    """The content of one of the run's artifacts; None if it has none of this name.
-
-    Raises:
-        UserError: it cannot be had.
-    """
+    """None if the run has no artifact of this name."""
     if name not in [file.path for file in client.list_artifacts(run.info.run_id)]:
         return None
     try:
@@ -75,11 +66,7 @@ def artifact(client: "MlflowClient", run: "Run", name: str) -> bytes | None:
 
 
 def read_yaml(client: "MlflowClient", run: "Run", name: str) -> Any:
-    """One of the run's YAML files, as it is written: what would be looked up here, such as `${oc.env:KEY}`, is not.
-
-    Raises:
-        UserError: it is missing, or is not what this project writes.
-    """
+    """One of the run's YAML files as it is written: what would be looked up here, such as `${oc.env:KEY}`, is not."""
     content = artifact(client, run, name)
     if content is None:
         raise UserError(f"run {run.info.run_id} keeps no {name}; it cannot be made again.")
@@ -90,11 +77,7 @@ def read_yaml(client: "MlflowClient", run: "Run", name: str) -> Any:
 
 
 def configuration(client: "MlflowClient", run: "Run", config: ReproduceConfig) -> Config:
-    """The composed configuration that the run keeps; places and addresses are those of here.
-
-    Raises:
-        UserError: the run keeps none, the code here cannot follow it, or it names code that is not the project's own.
-    """
+    """The composed configuration that the run keeps; places and addresses are those of here."""
     content = read_yaml(client, run, "config.yaml")
     dataset = run.data.tags.get("dataset", "")
     if "${" in str(content):  # nothing of the kind is left in what this project writes
@@ -143,9 +126,6 @@ def option_of(section: dict[str, Any], group: str, run_id: str) -> str:
 
     A configuration says which function to call with what, and whoever may write to the store has written it. So only
     functions are called that conf/ names, and only with plain values.
-
-    Raises:
-        UserError: there is no such option.
     """
     options = {file.stem: example_of(group, file.stem) for file in sorted((CONF / group).glob("*.yaml"))}
     targets = {name: option["_target_"] for name, option in options.items()}
@@ -170,7 +150,6 @@ def origins(client: "MlflowClient", run: "Run", settings: Config, card: Card) ->
 
 
 def shown(tags: dict[str, str], key: str) -> str:
-    """A tag's value as people write it."""
     value = tags.get(key, "unknown")
     return value[:12] if key == "git_commit" else value
 
@@ -183,11 +162,7 @@ def changes_of(patch: bytes | None) -> str:
 
 
 def with_own_code(client: "MlflowClient", run: "Run", settings: Config) -> str:
-    """Trains with the run's commit and uncommitted changes, in a folder of git's that is removed afterwards.
-
-    Raises:
-        UserError: the commit is not here, or its training fails.
-    """
+    """Trains with the run's commit and uncommitted changes, in a folder of git's that is removed afterwards."""
     commit, patch = run.data.tags.get("git_commit", "unknown"), artifact(client, run, lineage.PATCH)
     if run.data.tags.get("git_dirty") == "true" and patch is None:
         raise UserError(f"run {run.info.run_id} had uncommitted changes, and has not kept them.")
@@ -239,11 +214,6 @@ def wait_for(process: subprocess.Popen[bytes]) -> int:
 
 
 def run_git(*arguments: str, given: bytes | None = None) -> None:
-    """Lets git do something in the project's folder.
-
-    Raises:
-        UserError: it refuses.
-    """
     done = subprocess.run(["git", "-C", str(ROOT), *arguments], input=given, capture_output=True)
     if done.returncode:
         raise UserError(f"git cannot {arguments[0]} the run's code: {done.stderr.decode().strip().splitlines()[-1]}")

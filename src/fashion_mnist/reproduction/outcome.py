@@ -19,21 +19,12 @@ Values = dict[tuple[int, str], float]  # by step and metric
 
 
 class Outcome(NamedTuple):
-    """How two trainings compare."""
-
     word: str  # `identical`, `equal within tolerance` or `different`
     sentence: str
 
 
 def outcome_of(client: "MlflowClient", original: "Run", again: "Run", tolerance: float) -> Outcome:
-    """Compares two finished runs.
-
-    Args:
-        client: of the store of both.
-        original: the first run.
-        again: the second run.
-        tolerance: how far metrics may differ and still count as equal.
-    """
+    """Compares two finished runs, whose metrics may differ by `tolerance` and still count as equal."""
     theirs = values_of(client, original)
     ours = values_of(client, again, names={name for _, name in theirs})
     same_model = original.data.tags.get("model_digest") == again.data.tags.get("model_digest")

@@ -22,7 +22,6 @@ UNSAID = ("model", "data", "name", "data_root", "output_dir", "resume", "skip_fi
 
 
 def describe(client: "MlflowClient", run: "Run", config: Config, card: Card, tags: dict[str, str]) -> None:
-    """Puts into a run everything that is known before training starts."""
     from mlflow.entities import DatasetInput, InputTag, Param, RunTag
 
     identifier = run.info.run_id

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import tempfile
 from importlib.metadata import version
@@ -82,7 +83,6 @@ def config_digest(config: Config) -> str:
 
 
 def code_digest(package: Path = PACKAGE) -> str:
-    """Stands for the code that decides a result: another one may give another."""
     places = (package / name for name in CODE)
     files = sorted(file for place in places for file in (place.rglob("*.py") if place.is_dir() else [place]))
     digest = hashlib.sha256()
@@ -111,10 +111,7 @@ def checkpoint_file(config: Config, card: Card) -> Path:
 
 
 def uncommitted(folder: Path = ROOT) -> bytes | None:
-    """What differs from the last commit in the files that decide the result, new ones included, as a patch for git.
-
-    None where git cannot tell.
-    """
+    """How the files in `FILES`, new ones included, differ from the last commit: a patch; None if git cannot tell."""
     with tempfile.TemporaryDirectory() as temporary:  # an index of its own, so that the person's stays as it is
         environment = {**os.environ, "GIT_INDEX_FILE": str(Path(temporary) / "index")}
 
@@ -131,12 +128,12 @@ def uncommitted(folder: Path = ROOT) -> bytes | None:
 
 
 def file_digest(file: Path) -> str:
-    """Stands for a file's content; «none» where there is no such file."""
+    """«none» where there is no such file."""
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else "none"
 
 
 def git(*arguments: str) -> str:
-    """What git says of the project's folder, or nothing where it is no git checkout."""
+    """Nothing where the project's folder is no git checkout."""
     try:
         command = ["git", "-C", str(ROOT), *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
@@ -155,10 +152,6 @@ def device() -> str:
 
 
 def processor() -> str:
-    """The processor's name, as the system gives it."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [line.partition(":")[2] for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        if names:
-            return names[0].strip()
-    return platform.processor() or platform.machine()
+    named = re.search(r"^model name\s*:(.*)", cpuinfo.read_text() if cpuinfo.is_file() else "", re.MULTILINE)
+    return named[1].strip() if named else platform.processor() or platform.machine()

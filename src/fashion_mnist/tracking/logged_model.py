@@ -19,13 +19,9 @@ REQUIREMENTS = ("keras", "tensorflow", "numpy")
 
 
 def save_model(model: "keras.Model", folder: Path, digest: str, examples: np.ndarray) -> None:
-    """Writes a model as MLflow keeps it, to be loaded with `mlflow.pyfunc` or `mlflow.tensorflow`.
+    """Writes a model as MLflow keeps it into a new folder, to be loaded with `mlflow.pyfunc` or `mlflow.tensorflow`.
 
-    Args:
-        model: takes uint8 (n, 28, 28), gives float32 (n, 10).
-        folder: is made.
-        digest: of the model's own file.
-        examples: a few images, uint8 (n, 28, 28).
+    The model takes uint8 (n, 28, 28), such as the examples, and gives float32 (n, 10); the digest is its own file's.
     """
     import keras
     from mlflow import tensorflow
@@ -91,10 +87,8 @@ def keras_file(client: "MlflowClient", address: str, folder: Path) -> Path:
     from mlflow.exceptions import MlflowException
 
     try:
-        uri = client.tracking_uri
-        (file,) = Path(download_artifacts(artifact_uri=address, dst_path=str(folder), tracking_uri=uri)).rglob(
-            "*.keras"
-        )
+        copy = download_artifacts(artifact_uri=address, dst_path=str(folder), tracking_uri=client.tracking_uri)
+        (file,) = Path(copy).rglob("*.keras")
     except (MlflowException, OSError, ValueError) as error:
         raise UserError(f"MLflow has no model {address}: {str(error).splitlines()[0]}") from error
     return file

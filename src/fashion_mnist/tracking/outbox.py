@@ -34,13 +34,7 @@ BATCH = 1000  # metrics that MLflow takes at once
 
 
 class Outbox:
-    """Everything that one run tells the tracking store once it is open: metrics meanwhile, the rest at its end.
-
-    Args:
-        client: of the store.
-        uri: its address.
-        run: the run.
-    """
+    """Everything that one run tells the tracking store once it is open: metrics meanwhile, the rest at its end."""
 
     def __init__(self, client: "MlflowClient", uri: str, run: "Run") -> None:
         self.client, self.run_id = client, run.info.run_id
@@ -73,7 +67,6 @@ class Outbox:
                     self.parcel.metrics.append(Measured(key, float(value), now, step, of_model))
 
     def tag(self, tags: dict[str, str]) -> None:
-        """Tells tags; later ones replace earlier ones."""
         self.tags |= tags
         self.parcel.tags |= tags
 
@@ -93,7 +86,7 @@ class Outbox:
             sender.join()
 
     def send_now_and_then(self) -> None:
-        """Sends what has come together, until the run is closed; what does not arrive is sent again."""
+        """What does not arrive is sent again."""
         while not self.closing.wait(EVERY):
             with self.access:
                 waiting = list(self.parcel.metrics)
@@ -109,7 +102,6 @@ class Outbox:
                 self.parcel.metrics = self.parcel.metrics[len(waiting) :]
 
     def notice(self, away: str) -> None:
-        """Says when the store does not answer any more, and when it does again."""
         if away and not self.away:
             say(f"{self.parcel.uri} takes nothing now ({away}); training goes on, and what is to be told waits.")
         if self.away and not away:
@@ -117,10 +109,7 @@ class Outbox:
         self.away = away
 
     def close(self, status: str | None = None) -> None:
-        """Sends everything, and ends the run; what the store does not take is kept on disk.
-
-        Args:
-            status: of the run from now on, as MLflow calls it; None leaves it as it is.
+        """Sends everything, and gives the run a status, if any; what the store does not take is kept on disk.
 
         Raises:
             UserError: the store does not answer, and nothing can be kept.
@@ -145,8 +134,6 @@ class Outbox:
 
 
 class Measured(NamedTuple):
-    """A metric's value."""
-
     key: str
     value: float
     timestamp: int  # in milliseconds
@@ -168,11 +155,7 @@ class Parcel:
     ended: int | None = None  # in milliseconds
 
     def keep(self) -> Path:
-        """Writes the parcel to disk, whole or not at all, and returns its folder.
-
-        Raises:
-            UserError: the disk is full, or cannot be written.
-        """
+        """Writes the parcel to disk, whole or not at all, and returns its folder."""
         folder = UNSENT / f"{time.time_ns()}-{self.run_id}"
         partial = folder.with_name(f".{folder.name}.partial")
         content = asdict(self)
@@ -215,7 +198,7 @@ class Parcel:
 
 
 def deliver(client: "MlflowClient", parcel: Parcel) -> None:
-    """Tells the store everything in the parcel; the order is such that a run which is finished lacks nothing."""
+    """In such an order that a run which is finished lacks nothing."""
     from mlflow.entities import RunTag
 
     send_metrics(client, parcel.run_id, [metric for metric in parcel.metrics if not metric.of_model])
@@ -293,8 +276,6 @@ def send_metrics(client: "MlflowClient", run_id: str, metrics: list[Measured], m
         inputs = client.get_run(run_id).inputs
         for data in inputs.dataset_inputs[:1] if inputs else ():
             about |= {"dataset_name": data.dataset.name, "dataset_digest": data.dataset.digest}
-    for start in range(0, len(metrics), BATCH):
-        batch = [
-            Metric(key, value, when, step, **about) for key, value, when, step, _ in metrics[start : start + BATCH]
-        ]
-        client.log_batch(run_id, metrics=batch)
+    entries = [Metric(key, value, when, step, **about) for key, value, when, step, _ in metrics]
+    for start in range(0, len(entries), BATCH):
+        client.log_batch(run_id, metrics=entries[start : start + BATCH])

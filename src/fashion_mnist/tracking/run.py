@@ -132,10 +132,7 @@ def unfinished_run(client: "MlflowClient", place: str, tags: dict[str, str], che
 def finished_run(config: Config, card: Card, evaluated: bool) -> "Run | None":
     """For a job of a sweep: the latest run that has finished the same with the same code, perhaps in another sweep.
 
-    Args:
-        config: what is to be trained.
-        card: on what.
-        evaluated: whether the model must have been evaluated too.
+    With `evaluated`, only a run whose model was evaluated too.
     """
     parent = os.environ.get(PARENT)
     if not (parent and config.skip_finished):
@@ -162,11 +159,10 @@ def recorder(outbox: Outbox, checkpoint: Checkpoint) -> Any:
     """The callback that records every epoch, the model's summary and the time."""
     import keras
 
-    before = checkpoint.progress.seconds if checkpoint.progress else 0.0
+    before = checkpoint.progress.seconds if checkpoint.progress else 0.0  # until the interruption
 
     class Recorder(keras.callbacks.Callback):
         def on_train_begin(self, logs: Any = None) -> None:
-            """Records the model's summary, and starts the clock."""
             lines: list[str] = []
             self.model.summary(print_fn=lambda line, **_: lines.append(line))  # pyright: ignore
             summary = outbox.folder / "model_summary.txt"
@@ -175,11 +171,9 @@ def recorder(outbox: Outbox, checkpoint: Checkpoint) -> Any:
             self.start = time.perf_counter()
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            """Records the epoch's metrics."""
             outbox.measure(logs or {}, epoch)
 
         def on_train_end(self, logs: Any = None) -> None:
-            """Records the time, over all interruptions."""
             outbox.measure({"system/training_seconds": before + time.perf_counter() - self.start})
 
     return Recorder()
@@ -207,11 +201,7 @@ def find_run(client: "MlflowClient", config: Config, card: Card) -> "Run":
 
 
 def log_report(config: TrackingConfig, name: str, note: str, tags: dict[str, str], files: Sequence[Path]) -> str:
-    """Records a report as a run of its own, or in the run that `mlflow run` has opened.
-
-    Returns:
-        The run's id.
-    """
+    """Records a report as a run of its own, or in the run that `mlflow run` has opened, and returns the run's id."""
     client = store.connect(config)
     place, mark = store.experiment(config, client), digest_here("report")
     with lock_of("report", mark):

@@ -28,9 +28,7 @@ UNFINISHED = "unfinished"  # the tag of runs that a checkpoint belongs to
 def check(config: TrackingConfig, overrides: Sequence[str] = ()) -> None:
     """Makes sure, before any work is done, that runs can be recorded.
 
-    Args:
-        config: where to.
-        overrides: what was typed; `mlflow run` has opened the run already, so it decides where that is.
+    What was typed (`overrides`) cannot decide where to under `mlflow run`, which has opened the run already.
 
     Raises:
         UserError: the tracking server does not answer, or the database cannot be used.
@@ -67,11 +65,6 @@ def check(config: TrackingConfig, overrides: Sequence[str] = ()) -> None:
 
 
 def check_database(uri: str) -> None:
-    """Makes sure that an SQLite file can be written.
-
-    Raises:
-        UserError: it cannot, or it is no database.
-    """
     file = Path(uri.removeprefix("sqlite:///"))
     if not uri.startswith("sqlite:///") or not file.name:
         raise UserError(f"tracking.uri={uri} names no file; write tracking.uri=sqlite:///mlflow.db")
@@ -107,7 +100,7 @@ def import_mlflow(uri: str) -> None:
 
 
 def connect(config: TrackingConfig) -> "MlflowClient":
-    """A client of the configured store.
+    """Opens the configured store.
 
     Raises:
         UserError: the store refuses.

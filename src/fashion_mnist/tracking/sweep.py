@@ -39,7 +39,6 @@ class SweepRun(Callback):
     """Opens the sweep's run, hands its id to the jobs through the environment, and closes it however the sweep ends."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Opens the run; from here on, jobs nest below it."""
         if config.hydra.job.name in ("fetch", "evaluate"):  # they open no runs of their own
             return
         self.config = TrackingConfig(**OmegaConf.to_container(config.tracking, resolve=True))  # type: ignore[arg-type]
@@ -63,7 +62,7 @@ class SweepRun(Callback):
         return True
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Closes the run of a sweep in which no job failed."""
+        """Hydra calls this only where no job failed."""
         if store.PARENT in os.environ:
             self.close("FINISHED")
 
@@ -82,7 +81,6 @@ class SweepRun(Callback):
         self.lock.release()
 
     def conclude(self, status: str) -> None:
-        """Shows and records what came out."""
         jobs = jobs_of_sweep(self.config, self.run_id)
         if any(job.info.status == "KILLED" for job in jobs):
             status = "KILLED"
@@ -137,7 +135,6 @@ def jobs_of_sweep(config: TrackingConfig, run_id: str) -> list["Run"]:
 
 
 def close_sweep(config: TrackingConfig, run_id: str, status: str, summary: str, best: "Run | None") -> None:
-    """Ends the run of a sweep, with a summary and a link to its best job in its description."""
     client = store.connect(config)
     note = f"{client.get_run(run_id).data.tags['mlflow.note.content']}\n\n{summary}"
     if best:
@@ -172,7 +169,6 @@ def told_apart(names: Sequence[str]) -> list[str]:
 
 
 def show(rows: Sequence[Sequence[str]], caption: str | None) -> None:
-    """Prints the table."""
     table = Table(title="Accuracies of the sweep's runs", caption=caption, box=box.SIMPLE_HEAD)
     for heading in rows[0]:
         name = heading == "run"
@@ -183,10 +179,7 @@ def show(rows: Sequence[Sequence[str]], caption: str | None) -> None:
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """The table for the run's description."""
-    lines = [" | ".join(row) for row in rows]
-    return (
-        "\n".join(f"| {line} |" for line in [*lines[:1], " | ".join("---" for _ in rows[0]), *lines[1:]])
-        if rows
-        else ""
-    )
+    if not rows:
+        return ""
+    ruled = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in ruled)

@@ -38,11 +38,9 @@ class Augmentation(keras.Layer):
         self.seed_generator = keras.random.SeedGenerator()
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Changes the images, uint8 (n, 28, 28), in training."""
         return self.change(images) if training else images
 
     def change(self, images: tf.Tensor) -> tf.Tensor:
-        """Changes the images."""
         raise NotImplementedError
 
     def draw(self, shape: tuple[tf.Tensor | int, ...], low: float, high: float) -> tf.Tensor:
@@ -63,23 +61,17 @@ class Flip(Augmentation):
     """Mirrors every other image, left to right."""
 
     def change(self, images: tf.Tensor) -> tf.Tensor:
-        """Changes the images."""
         return tf.where(self.draw_one(images, 0, 1)[:, :, None] < 0.5, tf.reverse(images, [2]), images)
 
 
 class Shift(Augmentation):
-    """Moves each image by up to some pixels in each direction; what enters is black.
-
-    Args:
-        pixels: the farthest, along each axis.
-    """
+    """Moves each image by up to `pixels` along each axis; what enters is black."""
 
     def __init__(self, pixels: int) -> None:
         super().__init__()
         self.pixels = pixels
 
     def change(self, images: tf.Tensor) -> tf.Tensor:
-        """Changes the images."""
         margin = (self.pixels, self.pixels)
         padded = tf.pad(images, ((0, 0), margin, margin))
         rows = tf.range(HEIGHT)[None] + self.draw_whole(images, 0, 2 * self.pixels)
@@ -91,11 +83,8 @@ class Shift(Augmentation):
 class RandomErasing(Augmentation):
     """Fills a rectangle with noise (Zhong et al., 2020, https://arxiv.org/abs/1708.04896).
 
-    The rectangle covers 2 to 40 percent of the image, with a ratio of its sides from 0.3 to 1 / 0.3, as in the paper;
-    a side that would be longer than the image is cut to it.
-
-    Args:
-        probability: of erasing, for each image.
+    The probability is that of each image. The rectangle covers 2 to 40 percent of it, with a ratio of its sides from
+    0.3 to 1 / 0.3, as in the paper; a side that would be longer than the image is cut to it.
     """
 
     def __init__(self, probability: float) -> None:
@@ -103,7 +92,6 @@ class RandomErasing(Augmentation):
         self.probability = probability
 
     def change(self, images: tf.Tensor) -> tf.Tensor:
-        """Changes the images."""
         area = self.draw_one(images, 0.02, 0.4) * HEIGHT * WIDTH
         ratio = tf.exp(self.draw_one(images, math.log(0.3), -math.log(0.3)))
         tall = tf.minimum(tf.round(tf.sqrt(area * ratio)), HEIGHT)
@@ -119,10 +107,7 @@ class RandomErasing(Augmentation):
 class Cutout(Augmentation):
     """Blackens a square around a random pixel (DeVries and Taylor, 2017, https://arxiv.org/abs/1708.04552).
 
-    As in the paper, the square may reach over the edge, so that some images keep more than others.
-
-    Args:
-        side: of the square, in pixels.
+    As in the paper, the square, `side` pixels wide, may reach over the edge, so that some images keep more than others.
     """
 
     def __init__(self, side: int) -> None:
@@ -130,7 +115,6 @@ class Cutout(Augmentation):
         self.side = side
 
     def change(self, images: tf.Tensor) -> tf.Tensor:
-        """Changes the images."""
         top = self.draw_whole(images, 0, HEIGHT - 1) - self.side // 2
         left = self.draw_whole(images, 0, WIDTH - 1) - self.side // 2
         cut = inside(HEIGHT, top, self.side)[:, :, None] & inside(WIDTH, left, self.side)[:, None, :]

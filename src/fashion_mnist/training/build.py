@@ -15,11 +15,7 @@ from fashion_mnist.errors import UserError
 
 
 def build(config: Config) -> keras.Model:
-    """Builds the model with weights that depend on the seed alone. The one place that sets seeds.
-
-    Raises:
-        UserError: the model refuses its arguments, or there are not several devices to mirror it on.
-    """
+    """Builds the model with weights that depend on the seed alone. The one place that sets seeds."""
     keras.utils.clear_session()  # layer names count up through a process, and would differ between jobs of a sweep
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if config.trainer.precision == "bfloat16" else "float32")
@@ -28,11 +24,7 @@ def build(config: Config) -> keras.Model:
 
 
 def strategy(config: Config) -> tf.distribute.Strategy:
-    """One device, or a copy of the model on each with MirroredStrategy.
-
-    Raises:
-        UserError: there are not several devices, or a batch cannot be divided among them.
-    """
+    """One device, or a copy of the model on each with MirroredStrategy."""
     if not config.trainer.mirrored:
         return tf.distribute.get_strategy()
     if config.trainer.jit_compile:
@@ -55,11 +47,7 @@ def mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
 
 
 def create(section: dict[str, Any], group: str) -> Any:
-    """Calls the function that a config section names in `_target_` with the section's other keys.
-
-    Raises:
-        UserError: there is no such function, or it refuses its arguments.
-    """
+    """Calls the function that a config section names in `_target_` with the section's other keys."""
     try:
         return instantiate(OmegaConf.create(section), _convert_="all")
     except Exception as error:
@@ -71,15 +59,7 @@ def create(section: dict[str, Any], group: str) -> Any:
 
 
 def optimizer_of(config: Config, steps: int) -> keras.Optimizer:
-    """The optimizer with its schedule of step sizes.
-
-    Args:
-        config: the optimizer's learning rate is the largest that the schedule reaches.
-        steps: of one epoch.
-
-    Raises:
-        UserError: the optimizer refuses its arguments.
-    """
+    """The configured learning rate is the largest that the schedule reaches; `steps` are those of one epoch."""
     optimizer = create(config.optimizer, "optimizer")
     highest, frozen = config.optimizer["learning_rate"], config.trainer.frozen_epochs
     schedules = keras.optimizers.schedules

@@ -36,9 +36,7 @@ def callbacks_of(config: Config, resumed: bool = False) -> list[keras.callbacks.
 class WriteCheckpoint(keras.callbacks.Callback):
     """Writes a checkpoint at each epoch's end, and puts the model into the state of one at the beginning.
 
-    Args:
-        checkpoint: where to; what was read from it is where training goes on.
-        early_stopping: whose memory is part of it.
+    The memory of early stopping is part of it.
     """
 
     def __init__(self, checkpoint: Checkpoint, early_stopping: keras.callbacks.EarlyStopping | None) -> None:
@@ -47,13 +45,13 @@ class WriteCheckpoint(keras.callbacks.Callback):
 
     def variables(self) -> list[keras.Variable]:
         """Everything that changes in training and outlasts an epoch."""
-        optimizer = self.model.optimizer  # pyright: ignore[reportOptionalMemberAccess]
-        with self.model.distribute_strategy.scope():  # pyright: ignore[reportOptionalMemberAccess]
-            optimizer.build(self.model.trainable_variables)  # pyright: ignore[reportOptionalMemberAccess]
-        return [*self.model.weights, *optimizer.variables]  # pyright: ignore[reportOptionalMemberAccess]
+        model: Any = self.model
+        with model.distribute_strategy.scope():
+            model.optimizer.build(model.trainable_variables)
+        return [*model.weights, *model.optimizer.variables]
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Restores what is there; early stopping, which comes before, has just forgotten everything."""
+        """Early stopping, which comes before, has just forgotten everything."""
         self.start = time.perf_counter()
         self.history: dict[str, list[float]] = {}
         if (progress := self.checkpoint.progress) is None:
@@ -69,10 +67,9 @@ class WriteCheckpoint(keras.callbacks.Callback):
             self.early_stopping.best_weights = best or None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Writes; what is not a number is nothing to go on from."""
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(float(value))
-        if not math.isfinite(self.history["loss"][-1]):
+        if not math.isfinite(self.history["loss"][-1]):  # nothing to go on from
             return
         arrays = {f"variable_{number}": variable.numpy() for number, variable in enumerate(self.variables())}
         memory: dict[str, float] = {}
@@ -85,12 +82,7 @@ class WriteCheckpoint(keras.callbacks.Callback):
 
 
 class Thaw(keras.callbacks.Callback):
-    """Keeps layers frozen until an epoch, and lets them learn from then on.
-
-    Args:
-        layers: that are frozen already.
-        epoch: the first in which they learn, counted from 0.
-    """
+    """Lets layers learn that are frozen already, from an epoch on, counted from 0."""
 
     def __init__(self, layers: Sequence[keras.Layer], epoch: int) -> None:
         super().__init__()
@@ -109,9 +101,9 @@ class Thaw(keras.callbacks.Callback):
                     part.trainable = False
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Thaws, and lets the model compile a step that trains more than the last one."""
         if epoch >= self.epoch and not self.thawed:
             self.thaw()
+            # A step that trains more than the last one has to be compiled anew.
             self.model.make_train_function(force=True)  # pyright: ignore[reportOptionalMemberAccess]
 
 
@@ -123,7 +115,6 @@ class StopAtAccuracy(keras.callbacks.Callback):
         self.target = target
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Looks at the epoch's accuracy."""
         if logs and logs["accuracy"] >= self.target:
             self.model.stop_training = True  # pyright: ignore[reportOptionalMemberAccess]
 
@@ -136,25 +127,21 @@ class Interruptible(keras.callbacks.Callback):
     """
 
     def __enter__(self) -> Self:
-        """Takes note of signals from here on; only the main thread of a program may."""
         self.asked = False
         self.previous: dict[int, Any] = {}
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError):  # only a program's main thread may take note of signals
             self.previous = {kind: signal.signal(kind, self.ask) for kind in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Puts back the handlers that were there before; what was asked for after the last step is done now."""
         for number, handler in self.previous.items():
             signal.signal(number, handler)
-        if self.asked and kind is None:
+        if self.asked and kind is None:  # after the last step
             raise KeyboardInterrupt
 
     def ask(self, kind: int, frame: FrameType | None) -> None:
-        """Remembers that somebody wants an end."""
         self.asked = True
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Ends here, where nothing is half done."""
         if self.asked:
             raise KeyboardInterrupt

@@ -21,8 +21,6 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass
 class Progress:
-    """How far a training is."""
-
     epoch: int  # how many are done
     ended: bool  # whether these are all, since training stopped by itself or by the number of epochs
     seconds: float  # that it has taken
@@ -31,12 +29,7 @@ class Progress:
 
 
 class Checkpoint:
-    """The checkpoint of one training, which one process at a time may use.
-
-    Args:
-        file: where it lies; the same for whatever is the same training.
-        resume: whether to go on from it, as in `trainer.resume`.
-    """
+    """The checkpoint of one training, which one process at a time may use; `resume` is `trainer.resume`."""
 
     def __init__(self, file: Path, resume: str) -> None:
         self.file, self.resume = file, resume
@@ -52,11 +45,6 @@ class Checkpoint:
         return digest_here(self.file.name)
 
     def __enter__(self) -> Self:
-        """Takes possession, and refuses what cannot go on but must.
-
-        Raises:
-            UserError: `trainer.resume=required`, and there is no checkpoint.
-        """
         if self.resume == "required" and not self.file.is_file():
             raise UserError(
                 f"there is no checkpoint {self.file} to go on from; trainer.resume=auto starts anew without one."
@@ -71,21 +59,17 @@ class Checkpoint:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Gives it back."""
         self.lock.release()
 
-    def read(self, origin: dict[str, str]) -> Progress | None:
-        """What there is to go on from, if that is wanted and gives what an undisturbed training gives.
+    def read(self, origin: dict[str, str]) -> None:
+        """Reads what there is to go on from, if that is wanted and gives what an undisturbed training gives.
 
         Args:
             origin: what must be the same as where the checkpoint was made.
-
-        Raises:
-            UserError: `trainer.resume=required`, and the checkpoint is of no use.
         """
         self.origin = origin
         if not self.ours or self.resume == "never" or not self.file.is_file():
-            return None
+            return
         try:
             with zipfile.ZipFile(self.file) as archive:
                 if damaged := archive.testzip():  # NumPy notices some damage only after it has taken it for numbers
@@ -96,25 +80,21 @@ class Checkpoint:
             made_by = about.pop("origin")
             progress = Progress(**about)
         except Exception:  # damage comes up as anything, from NotImplementedError to struct.error
-            return self.refuse("is damaged")
+            self.refuse("is damaged")
+            return
         if differences := [key for key, here in self.origin.items() if here != made_by.get(key)]:
             kinds = " and ".join(f"other {key} ({made_by.get(key)}, here {self.origin[key]})" for key in differences)
-            return self.refuse(f"was made with {kinds}")
-        self.progress, self.arrays = progress, arrays
-        return progress
+            self.refuse(f"was made with {kinds}")
+        else:
+            self.progress, self.arrays = progress, arrays
 
     def refuse(self, reason: str) -> None:
-        """Says why the checkpoint is of no use."""
         if self.resume == "required":
             raise UserError(f"{self.file} {reason}; trainer.resume=never starts anew.")
         say(f"{self.file} {reason}: training starts anew.")
 
     def write(self, progress: Progress, arrays: Arrays) -> None:
-        """Replaces the checkpoint; the one before stays until this one is complete.
-
-        Raises:
-            UserError: the disk is full, or cannot be written.
-        """
+        """The checkpoint before stays until this one is complete."""
         if not self.ours:
             return
         about = json.dumps({**asdict(progress), "origin": self.origin}).encode()
@@ -125,7 +105,6 @@ class Checkpoint:
         self.progress = progress
 
     def remove(self) -> None:
-        """Removes what is not needed any more."""
         if self.ours:
             for file in (self.file, *FOLDER.glob(f".*.{self.file.name}")):
                 file.unlink(missing_ok=True)

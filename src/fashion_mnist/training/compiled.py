@@ -45,12 +45,10 @@ class Numbered(np.ndarray, DataAdapter):
         return self.view(np.ndarray)[key]  # the numbers stand for all of them, not for a part
 
     def get_tf_dataset(self) -> tf.data.Dataset:
-        """What Keras iterates over in each epoch."""
         return self.numbers
 
     @property
     def num_batches(self) -> int:
-        """How often Keras has to ask for the next numbers."""
         return int(self.numbers.cardinality())
 
 
@@ -59,15 +57,10 @@ class CompiledModel(keras.Model):
 
     `fit` takes `batches()` as its data. The position in the shuffled images follows from the optimizer's count of
     steps, and all randomness from the seed and that count, so that neither the size of a block nor an interruption
-    changes the result.
+    changes the result. The last step of an epoch takes the images that are left.
 
-    Args:
-        model: a functional or sequential model that takes uint8 (n, 28, 28).
-        training: images to learn from.
-        validation: images to validate on; may be empty.
-        batch_size: images for each step; the last step of an epoch takes what is left.
-        seed: decides the order of the images, dropout and augmentation.
-        augmentation: layers that change the training images, uint8 (n, 28, 28) to uint8 (n, 28, 28).
+    `model` is functional or sequential and takes uint8 (n, 28, 28), which `augmentation` takes and gives; `validation`
+    may be empty.
     """
 
     def __init__(
@@ -110,7 +103,6 @@ class CompiledModel(keras.Model):
         return numbers.apply(tf.data.experimental.assert_cardinality(self.steps))
 
     def validation_batches(self) -> tf.data.Dataset | None:
-        """What `fit` is to be given as validation data."""
         if not self.validation_images:
             return None
         return tf.data.Dataset.range(self.validation_images, output_type=tf.int32).batch(VALIDATION_BATCH)
@@ -133,7 +125,6 @@ class CompiledModel(keras.Model):
             return super().train_step((self.augment(images), labels))
 
     def test_step(self, numbers: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Evaluates the validation images with these numbers, int32 (batch,)."""
         return super().test_step(tuple(tf.gather(part, numbers) for part in self.validation_set))
 
     @contextlib.contextmanager
@@ -198,7 +189,6 @@ class CompiledModel(keras.Model):
         return None
 
     def order_of(self, epoch: int) -> tf.Tensor:
-        """The order of an epoch on the device."""
         if self.order is None or self.order[0] != epoch:
             self.order = epoch, tf.constant(self.shuffled(epoch))
         return self.order[1]

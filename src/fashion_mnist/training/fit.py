@@ -26,15 +26,10 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     checkpoint: Checkpoint | None = None,
 ) -> History:
-    """Trains, and returns every metric of every epoch.
+    """Trains the model, whose weights are changed, and returns every metric of every epoch.
 
-    Args:
-        model: as `build` returns it; its weights are changed.
-        training: images to learn from.
-        validation: images to validate on after each epoch; may be empty.
-        config: everything else.
-        callbacks: Keras's or your own.
-        checkpoint: written after each epoch; training goes on where one that was read ends.
+    The model is as `build` returns it; `validation` may be empty. The checkpoint is written after each epoch, and
+    training goes on where one that was read ends.
 
     Raises:
         UserError: the optimizer refuses its arguments, devices cannot divide the last batch, or training diverged.
@@ -94,11 +89,7 @@ def fit(
 
 
 def thaw_of(model: keras.Model, compiled: CompiledModel, config: Config) -> list[Thaw]:
-    """The callback that thaws the model's frozen layers, if they are to thaw; prepares the optimizer for them.
-
-    Raises:
-        UserError: there are no frozen layers.
-    """
+    """The callback that thaws the model's frozen layers, if they are to thaw; prepares the optimizer for them."""
     if config.trainer.frozen_epochs is None:
         return []
     thaw = Thaw([layer for layer in model.layers if not layer.trainable], config.trainer.frozen_epochs)

@@ -80,9 +80,6 @@ def refuse_code(config: Any) -> None:
     """Looks through the description of a model before Keras builds what it describes.
 
     Keras's safe mode refuses lambdas; this refuses every function, and whatever is no part of an ordinary model.
-
-    Raises:
-        ValueError: it describes something that can run code, or read files.
     """
     if isinstance(config, dict):
         if "class_name" in config:

@@ -1,16 +1,23 @@
 """What the tests share: the real steps, in a folder and with a tracking store of their own."""
 
+import gc
+import io
 import json
+import logging
 import os
+import runpy
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 import requests
@@ -53,6 +60,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("full") and not full:
             item.add_marker(pytest.mark.skip(reason="only with --full"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_looking_through_all_imports() -> None:
+    """Spares the garbage collector what is there already; Keras asks for a collection whenever a model is built."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -142,6 +156,7 @@ def serve(folder: Path) -> Iterator[str]:
     store = f"sqlite:///{folder}/mlflow.db"
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # eight more processes, for language models
     process = subprocess.Popen(
         [*command, "--backend-store-uri", store], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
     )
@@ -176,6 +191,35 @@ def run_step(*arguments: str, step: str = "train", **environment: str) -> subpro
         text=True,
         timeout=120,
         env={**os.environ, **environment},
+    )
+
+
+def run_here(*arguments: str, step: str = "train", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a step as `run_step` does, but in this process, which has imported already what takes seconds.
+
+    Not for sweeps in which a job fails: their run is closed at the end of the process.
+    """
+    module = "fashion_mnist.__main__" if step == "main" else f"fashion_mnist.{step}"
+    terminate, handlers, level = signal.getsignal(signal.SIGTERM), logging.root.handlers[:], logging.root.level
+    code: Any = 0
+    with (
+        mock.patch.dict(os.environ, environment),
+        mock.patch.object(sys, "argv", [module, *arguments]),
+        redirect_stdout(io.StringIO()) as output,
+        redirect_stderr(io.StringIO()) as errors,
+        warnings.catch_warnings(action="ignore", category=RuntimeWarning),  # that the module is imported already
+    ):
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as ended:
+            code = ended.code
+        finally:  # Hydra has set up logging
+            signal.signal(signal.SIGTERM, terminate)
+            logging.root.handlers[:], logging.root.level = handlers, level
+    if isinstance(code, str):
+        errors.write(f"{code}\n")
+    return subprocess.CompletedProcess(
+        arguments, code if isinstance(code, int) else 1, output.getvalue(), errors.getvalue()
     )
 
 

@@ -29,6 +29,12 @@ from fashion_mnist.train import train
 Compose = Callable[..., Config]
 
 
+@pytest.fixture
+def tiny(tiny: Compose) -> Compose:
+    """Without XLA, which compiles for longer than so short a training takes."""
+    return lambda *overrides: tiny("trainer.jit_compile=false", *overrides)
+
+
 def test_a_model_that_refuses_its_arguments_is_named(tiny: Compose) -> None:
     config = tiny("model=cnn", "model.filters=[8,8,8,8,8]")  # five halvings of 28 pixels leave nothing
     with pytest.raises(UserError, match="cnn refuses its arguments"):

@@ -48,8 +48,8 @@ def prepare(data_root: Path) -> None:
 
 def machine() -> dict[str, Any]:
     """What the measurements were made on and with. Imports TensorFlow."""
-    from fashion_mnist import lineage
     from fashion_mnist.startup import import_tensorflow
+    from fashion_mnist.tracking import lineage
 
     import_tensorflow()
     packages = ("tensorflow", "keras", "mlflow", "hydra-core")

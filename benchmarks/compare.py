@@ -48,10 +48,10 @@ def fill(folder: Path, first: int, last: int) -> None:
     import mlflow
     from mlflow.entities import Metric, Param, RunTag
 
-    from fashion_mnist import lineage
     from fashion_mnist.cli import compose
-    from fashion_mnist.data import read_card
-    from fashion_mnist.results import write_predictions
+    from fashion_mnist.data.dataset import read_card
+    from fashion_mnist.evaluation.predictions import write_predictions
+    from fashion_mnist.tracking.description import params as params_of
 
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     client = mlflow.MlflowClient()
@@ -80,7 +80,7 @@ def fill(folder: Path, first: int, last: int) -> None:
         costs = ("training_seconds", "parameters", "flops_per_image", "prediction_microseconds")
         metrics += [Metric(f"system/{key}", 1.0 + number, 0, 0) for key in costs]
         tags = {"variant": "mlp", "seed": str(config.seed), "dataset": card.name, "dataset_digest": card.digest}
-        params = [Param(key, value) for key, value in lineage.params(config).items()]
+        params = [Param(key, value) for key, value in params_of(config).items()]
         client.log_batch(run_id, metrics, params, [RunTag(key, value) for key, value in tags.items()])
         client.set_terminated(run_id)
 

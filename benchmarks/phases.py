@@ -85,23 +85,29 @@ class Clock:
 def job(started: float, report: Path, overrides: list[str]) -> None:
     """Runs the main job in this process, and writes the seconds of each phase to a file."""
     clock = Clock(started)
-    from fashion_mnist import __main__, data, evaluate, outbox, recording, registry, sources, startup, tracking, train
+    from fashion_mnist import __main__, evaluate, startup, train
     from fashion_mnist.cli import main as command_line
+    from fashion_mnist.tracking import logged_model, outbox, store
+    from fashion_mnist.tracking import run as tracked
 
     def import_everything() -> None:
         with clock.phase("import TensorFlow"):
             startup.import_tensorflow()
         wrap_training(clock)
 
-    clock.wrap(sources, "data", "prepare")
-    clock.wrap(data, "data", "load_training", "load_test")
+    clock.wrap(train, "data", "prepare", "load_training")
+    clock.wrap(evaluate, "data", "prepare", "load_test")
     clock.wrap(
         evaluate, "evaluate", "predict", "confusion", "summarize", "per_class_table", "write_predictions", "show"
     )
-    clock.wrap(tracking, "import MLflow", "import_mlflow")
-    clock.wrap(recording, "tracking store", "connect", "opened", "describe", "recorder")
+    for step in (train, evaluate):
+        clock.wrap(step, "plots", "write_figure")
+    clock.wrap(store, "import MLflow", "import_mlflow")
+    clock.wrap(tracked, "tracking store", "connect", "opened", "describe")
+    clock.wrap(train, "tracking store", "recorder")
     clock.wrap(outbox, "tracking store", "deliver")
-    clock.wrap(registry, "log the model", "save_model", "log_model")
+    clock.wrap(logged_model, "log the model", "save_model")
+    clock.wrap(outbox, "log the model", "log_model")
     train.import_tensorflow = import_everything
     run = clock.timed(__main__.run, "other")
     sys.argv = ["python -m fashion_mnist", *overrides]
@@ -115,17 +121,19 @@ def job(started: float, report: Path, overrides: list[str]) -> None:
 def wrap_training(clock: Clock) -> None:
     """Puts the clock around what can be imported only after TensorFlow."""
     with clock.phase("plots"):
-        from fashion_mnist import plots
+        from fashion_mnist.evaluation import plots
+        from fashion_mnist.training import history
     from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
-    from fashion_mnist import compiled, fit, saving
+    from fashion_mnist.training import build, compiled, saving
 
-    clock.wrap(plots, "plots", "learning_curves", "confusion_matrix", "predictions", "write")
+    clock.wrap(plots, "plots", "confusion_matrix", "predictions")
+    clock.wrap(history, "plots", "learning_curves")
     clock.wrap(saving, "save the model", "save")
     clock.wrap(saving, "evaluate", "load")
     clock.wrap(compiled.CompiledModel, "data", "__init__")
     clock.wrap(compiled.CompiledModel, "build and compile", "choose_block")
-    clock.wrap(fit, "build and compile", "build")
+    clock.wrap(build, "build and compile", "build")
     clock.wrap(TensorFlowTrainer, "train", "fit")
 
 

@@ -20,7 +20,7 @@ import yaml
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fashion_mnist.plots import write
+from fashion_mnist.files import write_figure
 
 ROOT = Path(__file__).parents[1]
 # Preset, the write-up that it follows, what that claims, and the configurations that were trained over seeds.
@@ -61,7 +61,7 @@ def main() -> None:
         sys.exit(f"{', '.join(stale)} out of date: uv run python docs/results.py" if stale else 0)
     for file, text in texts.items():
         file.write_text(text)
-    write(exercises_picture(accuracies), ROOT / "docs/exercises.png")
+    write_figure(exercises_picture(accuracies), ROOT / "docs/exercises.png")
 
 
 def between(text: str, name: str, table: str) -> str:

@@ -111,7 +111,7 @@ def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root folder of prepared datasets, with a few hundred drawn garments in it."""
-    from fashion_mnist.sources import prepare
+    from fashion_mnist.data.prepare import prepare
 
     root = tmp_path_factory.mktemp("data")
     prepare(compose(TINY).data, root)

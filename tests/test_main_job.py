@@ -12,9 +12,9 @@ import yaml
 from conftest import ROOT, TINY
 from mlflow.entities import Run
 
-from fashion_mnist.lineage import file_digest
-from fashion_mnist.results import read_predictions
-from fashion_mnist.saving import load
+from fashion_mnist.evaluation.predictions import read_predictions
+from fashion_mnist.tracking.lineage import file_digest
+from fashion_mnist.training.saving import load
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ class Project:
 def project(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Project:
     """After `dvc repro` of two variants, all committed."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("src", "conf", ".dvc/config", "dvc.yaml", ".gitignore"):
+    for name in ("src", "conf", ".dvc/config", ".dvcignore", "dvc.yaml", ".gitignore"):
         (folder / name).parent.mkdir(exist_ok=True)
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)

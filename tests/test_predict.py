@@ -8,8 +8,8 @@ import pytest
 from conftest import TINY, assert_one_sentence, run_step
 from PIL import ExifTags, Image, ImageOps
 
-from fashion_mnist import pictures
 from fashion_mnist.cli import compose
+from fashion_mnist.data import pictures
 from fashion_mnist.errors import UserError
 from fashion_mnist.predict import parse, trained
 

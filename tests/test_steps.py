@@ -11,20 +11,20 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from conftest import TINY, all_runs
+from conftest import RESULTS, TINY, all_runs
 
-from fashion_mnist import saving, tracking
 from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
-from fashion_mnist.data import read_card
+from fashion_mnist.data.dataset import read_card
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluate import evaluate
 from fashion_mnist.fetch import fetch
-from fashion_mnist.fit import build
-from fashion_mnist.lineage import config_digest, file_digest, run_name
-from fashion_mnist.outbox import Outbox
-from fashion_mnist.parcel import Parcel
+from fashion_mnist.tracking.description import is_made_up, run_name
+from fashion_mnist.tracking.lineage import config_digest, file_digest
+from fashion_mnist.tracking.outbox import Outbox, Parcel
 from fashion_mnist.train import train
+from fashion_mnist.training import saving
+from fashion_mnist.training.build import build
 
 Compose = Callable[..., Config]
 
@@ -80,7 +80,7 @@ def test_a_failed_training_leaves_a_failed_run(tiny: Compose, monkeypatch: pytes
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr("fashion_mnist.registry.save_model", broken)
+    monkeypatch.setattr("fashion_mnist.tracking.logged_model.save_model", broken)
     with pytest.raises(RuntimeError, match="out of luck"):
         train(tiny())
     assert [run.info.status for run in all_runs()] == ["FAILED"]
@@ -93,12 +93,13 @@ def test_a_training_that_diverges_is_a_failure_and_leaves_no_model(tiny: Compose
     assert not list(empty_folder.rglob("*.keras"))
 
 
-@pytest.mark.parametrize("kind", ["models", "metrics", "plots", "predictions"])
+@pytest.mark.parametrize("folder", RESULTS)
 def test_a_results_folder_that_cannot_be_written_is_refused_before_training(
-    kind: str, tiny: Compose, empty_folder: Path
+    folder: str, tiny: Compose, empty_folder: Path
 ) -> None:
-    (empty_folder / kind).touch()
-    with pytest.raises(UserError, match=f"cannot write to {kind}/mlp.*output_dir="):
+    (empty_folder / "outputs").mkdir()
+    (empty_folder / folder).touch()
+    with pytest.raises(UserError, match=f"cannot write to {folder}/mlp.*output_dir="):
         train(tiny())
     assert not all_runs()
 
@@ -179,8 +180,8 @@ def test_the_run_of_mlflow_run_is_continued(tiny: Compose, monkeypatch: pytest.M
 def test_a_name_that_somebody_gave_is_kept() -> None:
     from mlflow.utils.name_utils import _generate_random_name
 
-    assert all(tracking.is_made_up(_generate_random_name()) for _ in range(100))
-    assert not any(map(tracking.is_made_up, ("lesson-cnn-2", "my-run-1", "mlp", "", None)))
+    assert all(is_made_up(_generate_random_name()) for _ in range(100))
+    assert not any(map(is_made_up, ("lesson-cnn-2", "my-run-1", "mlp", "", None)))
 
 
 @pytest.mark.slow

@@ -100,11 +100,13 @@ def ours(task: Task, *overrides: str, validation: int = 0, tracked: bool = False
     from fashion_mnist.startup import import_tensorflow
 
     import_tensorflow()
-    from fashion_mnist import lineage, recording
-    from fashion_mnist.checkpoint import Checkpoint
     from fashion_mnist.cli import compose
-    from fashion_mnist.data import Split, load_training, read_card
-    from fashion_mnist.fit import build, fit
+    from fashion_mnist.data.dataset import Split, load_training, read_card
+    from fashion_mnist.tracking import lineage
+    from fashion_mnist.tracking.run import recorded, recorder
+    from fashion_mnist.training.build import build
+    from fashion_mnist.training.checkpoint import Checkpoint
+    from fashion_mnist.training.fit import fit
 
     config = compose([f"trainer.epochs={1 + task.epochs}", *overrides])
     card = read_card(task.data)
@@ -113,11 +115,11 @@ def ours(task: Task, *overrides: str, validation: int = 0, tracked: bool = False
     callbacks, checkpoint = [], None
     with contextlib.ExitStack() as stack:
         if tracked:
-            checkpoint = stack.enter_context(Checkpoint(config, card))
-            checkpoint.read()
-            outbox = stack.enter_context(recording.recorded(config, card, lineage.tags(config, card), checkpoint))
+            checkpoint = stack.enter_context(Checkpoint(lineage.checkpoint_file(config, card), config.trainer.resume))
+            checkpoint.read(lineage.origin())
+            outbox = stack.enter_context(recorded(config, card, lineage.tags(config, card), checkpoint))
             stack.enter_context(outbox.sending())
-            callbacks = [recording.recorder(outbox, checkpoint)]
+            callbacks = [recorder(outbox, checkpoint)]
         times = stack.enter_context(clock())
         history = fit(model, Split(task.images, task.labels), validated, config, callbacks, checkpoint)
     return outcome(times, history)

@@ -10,6 +10,7 @@ from rich.table import Table
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config
 from fashion_mnist.evaluate import evaluate
+from fashion_mnist.tracking.store import ui
 from fashion_mnist.train import train
 
 
@@ -23,8 +24,6 @@ def run(config: Config) -> None:
 
 def summarize(config: Config, metrics: dict[str, float], run_id: str) -> None:
     """Prints what came out, where it lies, and what to type next."""
-    from fashion_mnist.store import ui
-
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -7,37 +7,57 @@ reports/ and to MLflow.
 
 from pathlib import Path
 
+import numpy as np
+
 from fashion_mnist.cli import main
+from fashion_mnist.comparison.trainings import Tested
 from fashion_mnist.config import CompareConfig
+from fashion_mnist.data.dataset import load_test, read_card
+from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import UserError
+from fashion_mnist.tracking import store
+from fashion_mnist.tracking.run import log_report
 
 
 def compare(config: CompareConfig) -> None:
     """Reads, compares, reports; with `promote`, moves the alias `champion` to a winner that is shown to be better."""
-    from fashion_mnist import comparison, page, report, runs, store, tracking
+    from fashion_mnist.comparison import champion, groups, page, reading, report
 
     store.check(config.tracking, config.overrides)
-    trainings, left_out, tested = runs.read(config)
-    compared = comparison.compare(trainings, left_out, tested, config.baseline)
+    trainings, left_out, tested = reading.read(config)
+    compared = groups.compare(trainings, left_out, tested, config.baseline)
     try:
-        images = page.test_images(config, tested)
+        images = test_images(config, tested)
     except UserError as error:
         if config.variants:  # nothing else tells that they are about Fashion-MNIST
             raise UserError(f"{error} What variants=... names must be of Fashion-MNIST: `dvc repro`.") from error
         print(f"The report shows no images: {error}")
         images = None
-    files = report.write(compared, Path(config.reports).expanduser(), images)
+    files = report.write(compared, Path(config.reports).expanduser(), page.as_html(compared, images))
     report.show(compared, files)
     names = [group.name for group in compared.groups]
     name = f"compare {', '.join(names)}" if len(names) < 4 else f"compare {len(names)} with {compared.baseline.name}"
     name = config.tracking.run_name or name
     tags = {"baseline": compared.baseline.name, "compared": str(len(compared.trainings))}
     note = report.as_note(compared, trainings[0].experiment)
-    run_id = tracking.log_report(config.tracking, name, note, tags, files)
+    run_id = log_report(config.tracking, name, note, tags, files)
     if config.promote:
-        from fashion_mnist import promotion
+        print(champion.promote(config, compared, images, run_id))
 
-        print(promotion.promote(config, compared, images, run_id))
+
+def test_images(config: CompareConfig, tested: Tested) -> np.ndarray:
+    """The images that the models were tested on, uint8 (n, 28, 28), from `data_root` or the dataset's sources.
+
+    Raises:
+        UserError: they cannot be had.
+    """
+    folder = Path(config.data_root) / tested.dataset
+    if tested.dataset == "fashion_mnist":
+        folder = prepare(config.data, config.data_root)
+    test = load_test(folder, read_card(folder))
+    if not np.array_equal(test.labels, tested.labels):
+        raise UserError(f"the images in {folder} are not the ones that the models were tested on.")
+    return test.images
 
 
 if __name__ == "__main__":

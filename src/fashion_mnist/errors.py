@@ -1,6 +1,13 @@
 """What users are told when something is not as it should be."""
 
 import sys
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import track
+
+Item = TypeVar("Item")
 
 
 class UserError(Exception):
@@ -14,3 +21,16 @@ class SourceUnavailableError(UserError):
 def say(sentence: str) -> None:
     """Tells what is going on, apart from results, which go to stdout."""
     print(sentence, file=sys.stderr)
+
+
+def progress(items: Sequence[Item], description: str) -> Iterator[Item]:
+    """The items, with a progress bar on stderr where there are many and somebody looks."""
+    console = Console(stderr=True)
+    return iter(track(items, description, console=console, disable=len(items) < 20 or not console.is_terminal))
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what went wrong, without the details of retries."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    text = text.rpartition("failed with exception ")[2]
+    return text.partition(" with url")[0].partition("(Background")[0].strip()[:200]

@@ -15,12 +15,16 @@ from rich.table import Table
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config
-from fashion_mnist.data import Card
+from fashion_mnist.data.dataset import Card, load_test, read_card
+from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import UserError
-from fashion_mnist.outbox import Outbox
-from fashion_mnist.results import write_metrics, write_predictions, write_table
-from fashion_mnist.scores import confusion, per_class_table, summarize
+from fashion_mnist.evaluation.metrics import confusion, per_class_table, prediction_costs, summarize
+from fashion_mnist.evaluation.predictions import write_predictions
+from fashion_mnist.files import write_figure, write_metrics, write_table
 from fashion_mnist.startup import import_tensorflow
+from fashion_mnist.tracking import lineage, store
+from fashion_mnist.tracking.outbox import Outbox, catch_up
+from fashion_mnist.tracking.run import find_run
 
 if TYPE_CHECKING:
     import keras
@@ -41,16 +45,12 @@ def evaluate(config: Config, outbox: Outbox | None = None) -> dict[str, float]:
     Raises:
         UserError: there is no model, or not the one that the run has trained.
     """
-    from fashion_mnist import lineage, store, tracking
-    from fashion_mnist.data import load_test, read_card
-    from fashion_mnist.sources import prepare
-
     if not config.model_file.is_file():
         command = shlex.join(["python", "-m", "fashion_mnist.train", *config.overrides])
         raise UserError(f"there is no model in {config.model_file}; train it first: {command}")
     if outbox is None:
         store.check(config.tracking, config.overrides)
-        tracking.catch_up(config.tracking)
+        catch_up(config.tracking)
         config.make_folders()
     elif outbox.tags.get("model_digest") != lineage.file_digest(config.model_file):
         raise UserError(
@@ -61,7 +61,8 @@ def evaluate(config: Config, outbox: Outbox | None = None) -> dict[str, float]:
     test = load_test(folder, card)
 
     import_tensorflow()
-    from fashion_mnist import costs, plots, saving
+    from fashion_mnist.evaluation import plots
+    from fashion_mnist.training import saving
 
     model = saving.load(config.model_file)
     probabilities = predict(model, test.images)
@@ -76,9 +77,9 @@ def evaluate(config: Config, outbox: Outbox | None = None) -> dict[str, float]:
     names = card.class_names
     write_table(output / "predictions.csv", [{"actual": names[a], "predicted": names[p]} for a, p in pairs])
     title = f"{config.variant} on the test set of {card.title}"
-    plots.write(plots.confusion_matrix(counts, names, title), output / "confusion_matrix.png")
-    plots.write(plots.predictions(test, probabilities, names, title), output / "predictions.png")
-    spent = costs.of_prediction(model, test.images[:EVALUATION_BATCH])
+    write_figure(plots.confusion_matrix(counts, names, title), output / "confusion_matrix.png")
+    write_figure(plots.predictions(*test, probabilities, names, title), output / "predictions.png")
+    spent = prediction_costs(model, test.images[:EVALUATION_BATCH])
     of_model = {"flops_per_image": int(spent["system/flops_per_image"])}
     write_metrics(config.folder("metrics") / "test.json", metrics | of_model)
     record(config, card, metrics | spent, outbox)
@@ -88,12 +89,10 @@ def evaluate(config: Config, outbox: Outbox | None = None) -> dict[str, float]:
 
 def record(config: Config, card: Card, metrics: dict[str, float], outbox: Outbox | None) -> None:
     """Adds metrics, pictures, tables and predictions to the run of the model, which is closed here if it was found."""
-    from fashion_mnist import tracking
-
     found = None
     if outbox is None:
-        client = tracking.connect(config.tracking)
-        outbox = found = Outbox(client, config.tracking.uri, tracking.find_run(client, config, card))
+        client = store.connect(config.tracking)
+        outbox = found = Outbox(client, config.tracking.uri, find_run(client, config, card))
     outbox.measure(metrics, of_model=True)
     for file in sorted((config.folder("plots") / "test").iterdir()):
         outbox.add(file, "plots")
@@ -103,7 +102,7 @@ def record(config: Config, card: Card, metrics: dict[str, float], outbox: Outbox
     outbox.tag({"mlflow.note.content": f"{description}\n\n{result}"})
     if found:
         found.close()
-        tracking.label_step(config.tracking, f"evaluate {config.variant}", f"Recorded in run `{found.run_id}`.")
+        store.label_step(config.tracking, f"evaluate {config.variant}", f"Recorded in run `{found.run_id}`.")
 
 
 def predict(model: "keras.Model", images: np.ndarray) -> np.ndarray:

@@ -7,20 +7,19 @@ from rich.console import Console
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config
+from fashion_mnist.data.dataset import read_card
+from fashion_mnist.data.prepare import prepare
+from fashion_mnist.tracking import store
 
 
 def fetch(config: Config) -> None:
     """Prepares the configured dataset in `data_root`, and says where it lies."""
-    from fashion_mnist import tracking
-    from fashion_mnist.data import read_card
-    from fashion_mnist.sources import prepare
-
     folder = prepare(config.data, config.data_root)
     card = read_card(folder)
     counts = " + ".join(f"{card.files[f'{split}_labels.npy']['shape'][0]:,} {split}" for split in ("train", "test"))
     summary = f"{card.title}: {counts} images in {folder} (digest {card.digest})."
     Console().print(summary, highlight=False, soft_wrap=True)
-    tracking.label_step(config.tracking, f"fetch {card.name}", summary)
+    store.label_step(config.tracking, f"fetch {card.name}", summary)
 
 
 if __name__ == "__main__":

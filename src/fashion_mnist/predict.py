@@ -22,22 +22,29 @@ import os
 import re
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fashion_mnist import pictures
 from fashion_mnist.checks import known_keys
-from fashion_mnist.cli import compose
-from fashion_mnist.config import BUILT, TRIED, Config
-from fashion_mnist.data import CLASS_NAMES
-from fashion_mnist.errors import UserError, say
-from fashion_mnist.explain import explained
-from fashion_mnist.progress import progress
+from fashion_mnist.cli import compose, explained
+from fashion_mnist.config import BUILT, TRIED, Config, TrackingConfig
+from fashion_mnist.data import pictures
+from fashion_mnist.data.dataset import CLASS_NAMES
+from fashion_mnist.errors import UserError, progress, say
+from fashion_mnist.files import write_figure
+from fashion_mnist.startup import import_tensorflow
+from fashion_mnist.tracking import store
+from fashion_mnist.tracking.logged_model import keras_file
+
+if TYPE_CHECKING:
+    import keras
 
 BATCH = 256
 Model = Callable[[np.ndarray], np.ndarray]  # uint8 (n, 28, 28) -> probabilities, float32 (n, 10)
@@ -87,7 +94,7 @@ def parse(arguments: Sequence[str]) -> Request:
     return request
 
 
-def predict(request: Request) -> bool:
+def answer(request: Request) -> bool:
     """Reads, predicts and prints.
 
     Returns:
@@ -105,9 +112,7 @@ def predict(request: Request) -> bool:
     probabilities = np.concatenate(list(batches(model, images)))
     show(readable, probabilities, request.as_json, model_name)
     if "MLFLOW_RUN_ID" in os.environ:  # set by `mlflow run`
-        from fashion_mnist import tracking
-
-        tracking.label_step(config.tracking, "predict", f"Told by {model_name}; pictures: {len(readable)}.")
+        store.label_step(config.tracking, "predict", f"Told by {model_name}; pictures: {len(readable)}.")
     if request.picture:
         draw(request.picture, readable, images, probabilities)
     return complete
@@ -156,18 +161,31 @@ def load(address: str, tracking_uri: str) -> Model:
     Raises:
         UserError: it is not there, or not a model.
     """
-    from fashion_mnist.startup import import_tensorflow
-
     import_tensorflow()
     if ":/" not in address:
-        from fashion_mnist import saving
+        from fashion_mnist.training import saving
 
         model = saving.load(Path(address))
     else:
-        from fashion_mnist import registry
-
-        model = registry.load_model(address, tracking_uri)
+        model = load_model(address, tracking_uri)
     return lambda images: model(images, training=False)
+
+
+def load_model(address: str, uri: str) -> "keras.Model":
+    """Loads a Keras model from MLflow.
+
+    Args:
+        address: such as `runs:/<id>/model` or `models:/<name>@<alias>`.
+        uri: of the tracking store.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    client = store.connect(TrackingConfig(uri=uri, experiment="", run_name=None, timeout=1.0))
+    from fashion_mnist.training import saving
+
+    with tempfile.TemporaryDirectory() as folder:
+        return saving.load(keras_file(client, address, Path(folder)))
 
 
 def show(files: Sequence[Path], probabilities: np.ndarray, as_json: bool, model_name: str) -> None:
@@ -187,10 +205,10 @@ def show(files: Sequence[Path], probabilities: np.ndarray, as_json: bool, model_
 
 def draw(target: Path, files: Sequence[Path], images: np.ndarray, probabilities: np.ndarray) -> None:
     """Draws the first images as the model sees them."""
-    from fashion_mnist import plots
+    from fashion_mnist.evaluation import plots
 
     names = [f"{CLASS_NAMES[row.argmax()]} {row.max():.0%}" for row in probabilities]
-    plots.write(plots.sheet(images, [f"{file.name}\n{name}" for file, name in zip(files, names, strict=True)]), target)
+    write_figure(plots.sheet(images, [f"{file.name}\n{name}" for file, name in zip(files, names, strict=True)]), target)
 
 
 def main() -> None:
@@ -199,7 +217,7 @@ def main() -> None:
         print(__doc__)
         return
     with explained():
-        sys.exit(0 if predict(parse(sys.argv[1:])) else 1)
+        sys.exit(0 if answer(parse(sys.argv[1:])) else 1)
 
 
 if __name__ == "__main__":

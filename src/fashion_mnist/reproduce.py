@@ -16,25 +16,27 @@ from rich.console import Console
 from rich.table import Table
 
 from fashion_mnist.cli import main
-from fashion_mnist.config import ReproduceConfig
+from fashion_mnist.config import Config, ReproduceConfig
+from fashion_mnist.data.dataset import read_card
+from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import UserError
-from fashion_mnist.verdict import Verdict
+from fashion_mnist.evaluate import evaluate
+from fashion_mnist.reproduction import original
+from fashion_mnist.reproduction.outcome import Outcome, outcome_of, record
+from fashion_mnist.startup import import_tensorflow
+from fashion_mnist.tracking import store
+from fashion_mnist.train import train
 
 if TYPE_CHECKING:
-    from fashion_mnist.original import Origin
+    from mlflow.entities import Run
 
 EXIT_CODES = {"identical": 0, "equal within tolerance": 3, "different": 4}
 
 
 def reproduce(config: ReproduceConfig) -> None:
     """Compares origins, trains, compares results."""
-    from fashion_mnist import original, retraining, store, tracking, verdict
-    from fashion_mnist.data import read_card
-    from fashion_mnist.sources import prepare
-    from fashion_mnist.startup import import_tensorflow
-
     store.check(config.tracking, config.overrides)
-    client = tracking.connect(config.tracking)
+    client = store.connect(config.tracking)
     run = original.find(client, config.run)
     settings = original.configuration(client, run, config)
     card = read_card(prepare(settings.data, config.data_root))
@@ -43,27 +45,33 @@ def reproduce(config: ReproduceConfig) -> None:
     show_origins(origins, run.info.run_name or config.run)
     if config.check_only:
         other = ", ".join(row.what for row in origins if row.differs)
-        tracking.label_step(config.tracking, f"check {run.info.run_name}", f"Differs here: {other or 'nothing'}.")
+        store.label_step(config.tracking, f"check {run.info.run_name}", f"Differs here: {other or 'nothing'}.")
         sys.exit(EXIT_CODES["different"] if other else 0)
 
     if config.checkout:
-        again = retraining.with_own_code(client, run, settings)
-        tracking.label_step(config.tracking, f"reproduce {run.info.run_name}", f"Recorded in run `{again}`.")
+        again = original.with_own_code(client, run, settings)
+        store.label_step(config.tracking, f"reproduce {run.info.run_name}", f"Recorded in run `{again}`.")
     else:
-        again = retraining.with_this_code(run, settings)
+        again = with_this_code(run, settings)
     made = client.get_run(again)
     if made.info.status != "FINISHED":
         raise UserError(
             f"the new run {again} is {made.info.status}, perhaps since the store did not answer for a while; after "
             "python -m fashion_mnist.sync it is complete, and the same command makes another one to be compared."
         )
-    judged = verdict.judge(client, run, made, config.tolerance)
-    verdict.record(client, run, again, judged)
-    show_verdict(judged, Path(str(settings.output_dir)), again)
-    sys.exit(EXIT_CODES[judged.word])
+    outcome = outcome_of(client, run, made, config.tolerance)
+    record(client, run, again, outcome)
+    show_outcome(outcome, Path(str(settings.output_dir)), again)
+    sys.exit(EXIT_CODES[outcome.word])
 
 
-def show_origins(origins: "list[Origin]", name: str) -> None:
+def with_this_code(run: "Run", settings: Config) -> str:
+    """Trains the same, evaluates it if the run was evaluated, and returns the id of the new run."""
+    evaluated = "test_accuracy" in run.data.metrics
+    return train(settings, then=(lambda outbox: evaluate(settings, outbox)) if evaluated else None)
+
+
+def show_origins(origins: list[original.Origin], name: str) -> None:
     """Prints what the run was made of beside what is here."""
     table = Table(title=f"What made {name}, and what is here")
     for heading in ("", "the run", "here", ""):
@@ -74,10 +82,10 @@ def show_origins(origins: "list[Origin]", name: str) -> None:
     Console().print(table)
 
 
-def show_verdict(judged: Verdict, folder: Path, run_id: str) -> None:
-    """Prints the verdict, and where everything lies."""
+def show_outcome(outcome: Outcome, folder: Path, run_id: str) -> None:
+    """Prints the outcome, and where everything lies."""
     Console().print(
-        f"[bold]{judged.word}[/bold]: {judged.sentence}\nResults in {folder}, MLflow run {run_id}",
+        f"[bold]{outcome.word}[/bold]: {outcome.sentence}\nResults in {folder}, MLflow run {run_id}",
         highlight=False,
         soft_wrap=True,
     )

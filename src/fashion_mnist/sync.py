@@ -8,8 +8,9 @@ from rich.console import Console
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import SyncConfig, TrackingConfig
-from fashion_mnist.errors import UserError
-from fashion_mnist.parcel import Parcel, kept, reason_of, send_kept
+from fashion_mnist.errors import UserError, reason_of
+from fashion_mnist.tracking import store
+from fashion_mnist.tracking.outbox import Parcel, kept, send_kept
 
 
 def sync(config: SyncConfig) -> None:
@@ -19,8 +20,6 @@ def sync(config: SyncConfig) -> None:
         UserError: a store takes nothing, or not all; what could be sent is sent, and the rest stays. Or another store
             was named.
     """
-    from fashion_mnist import store, tracking
-
     if elsewhere := [override for override in config.overrides if not override.startswith("tracking.timeout=")]:
         raise UserError(f"{elsewhere[0]} has no effect: each parcel goes to the store that it was meant for.")
     sent: list[str] = []
@@ -35,7 +34,7 @@ def sync(config: SyncConfig) -> None:
         place = TrackingConfig(uri, config.tracking.experiment, None, config.tracking.timeout)
         try:
             store.check(place)
-            told, refused = send_kept(tracking.connect(place), uri)
+            told, refused = send_kept(store.connect(place), uri)
         except Exception as error:  # whatever it is: other stores may answer
             stays[uri] = reason_of(error)
             continue
@@ -48,7 +47,7 @@ def sync(config: SyncConfig) -> None:
         raise UserError(f"not everything could be sent; try again later, or delete what is to be given up: {reasons}")
     if not sent:
         Console().print("Everything has been sent.", highlight=False)
-    tracking.label_step(config.tracking, "sync", f"Sent what {len(sent)} runs were still to be told.")
+    store.label_step(config.tracking, "sync", f"Sent what {len(sent)} runs were still to be told.")
 
 
 if __name__ == "__main__":

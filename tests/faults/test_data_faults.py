@@ -21,14 +21,15 @@ import numpy as np
 import pytest
 from conftest import TINY, assert_one_sentence, needs_real_data, run_step
 
-from fashion_mnist import official, sources
 from fashion_mnist.cli import compose
 from fashion_mnist.config import DataConfig
-from fashion_mnist.data import CARD, PARTS, Card, is_intact, load_part, load_training, read_card
+from fashion_mnist.data import official
+from fashion_mnist.data import prepare as preparation
+from fashion_mnist.data.dataset import CARD, PARTS, Card, is_intact, load_part, load_training, read_card
+from fashion_mnist.data.official import official_arrays
+from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import SourceUnavailableError, UserError
-from fashion_mnist.official import official_arrays
-from fashion_mnist.results import read_predictions, write_predictions
-from fashion_mnist.sources import prepare
+from fashion_mnist.evaluation.predictions import read_predictions, write_predictions
 
 Survived = Callable[[str, int, int], None]
 
@@ -62,7 +63,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     drawn = prepare(SMALL, root)
     arrays = {part: np.array(load_part(drawn, read_card(drawn), part)) for part in PARTS}
     about = {"name": "fashion_mnist", "source": official.HOME, "license": official.LICENSE}
-    sources.write(root / "fashion_mnist", arrays, about)
+    preparation.write(root / "fashion_mnist", arrays, about)
     return root
 
 
@@ -77,7 +78,7 @@ def without_source(tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPat
     """What passes for the official images, though small, on a machine where they cannot be had again."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     folder = shutil.copytree(prepared / "fashion_mnist", tmp_path / "root" / "fashion_mnist")
-    monkeypatch.setattr(sources, "DIGEST", read_card(folder).digest)
+    monkeypatch.setattr(preparation, "DIGEST", read_card(folder).digest)
     assert prepare(NOBODY_TO_ASK, folder.parent) == folder
     return folder
 
@@ -141,7 +142,7 @@ def test_other_images_in_the_place_of_the_real_ones_are_refused(drawn: Path, wit
     """All digests of the folder agree with one another, though not with the official ones."""
     arrays = {part: 255 - load_part(drawn, read_card(drawn), part) for part in PARTS}
     about = {"name": "fashion_mnist", "source": official.HOME, "license": official.LICENSE}
-    sources.write(without_source, arrays, about)
+    preparation.write(without_source, arrays, about)
     with pytest.raises(SourceUnavailableError, match="holds other images, and cannot be prepared again"):
         prepare(NOBODY_TO_ASK, without_source.parent)
 
@@ -372,7 +373,7 @@ def test_a_second_process_waits_and_does_not_do_the_work_again(
 ) -> None:
     with fetching(*SEVERAL, f"data_root={empty_folder}/root") as first:
         wait_for(lambda: any(empty_folder.glob("root/.unfinished-*")))
-        monkeypatch.setattr(sources, "generate", None)  # would fail if it were called
+        monkeypatch.setattr(preparation, "generate", None)  # would fail if it were called
         folder = prepare(compose(SEVERAL).data, empty_folder / "root")
         first.wait(60)
     assert is_intact(folder)
@@ -410,7 +411,7 @@ def test_a_killed_fetch_leaves_nothing_that_stays(empty_folder: Path, full: bool
 
 
 def test_what_is_left_of_a_killed_fetch_goes_even_when_nothing_else_is_to_do(drawn: Path) -> None:
-    with sources.workplace(drawn.parent) as unfinished:
+    with preparation.workplace(drawn.parent) as unfinished:
         Path(unfinished, "half.npy").write_bytes(b"half")
         kept = drawn.parent / ".of-somebody-else"
         kept.touch()

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from conftest import assert_one_sentence, needs_real_data, run_step
 
-from fashion_mnist import download as module
-from fashion_mnist.data import read_card
-from fashion_mnist.download import download
+from fashion_mnist.data import download as module
+from fashion_mnist.data.dataset import read_card
+from fashion_mnist.data.download import download
+from fashion_mnist.data.official import DIGEST, OFFICIAL
 from fashion_mnist.errors import SourceUnavailableError
-from fashion_mnist.official import DIGEST, OFFICIAL
 
 Survived = Callable[[str, int, int], None]
 

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from fashion_mnist.checks import example_of
-from fashion_mnist.cli import SWITCHES, as_overrides, check_all
+from fashion_mnist.cli import SWITCHES, as_overrides, check_all, explain
 from fashion_mnist.config import ARGUMENTS, CONF, GROUPS, SCHEMAS, Rule
-from fashion_mnist.explain import explain
 
 Survived = Callable[[str, int, int], None]
 

@@ -21,26 +21,26 @@ EPOCHS = 40
 JOB = [*TINY[:1], "data.train_images=12000", "data.test_images=500", "data.validation=1000", f"trainer.epochs={EPOCHS}"]
 # Functions in the middle of which the job is killed, when they are called for the n-th time.
 MOMENTS = [
-    ("fashion_mnist.recording", "experiment", 1),
-    ("fashion_mnist.recording", "describe", 1),
-    ("fashion_mnist.lineage", "params", 1),
-    ("fashion_mnist.fit", "fit", 1),
+    ("fashion_mnist.tracking.run", "experiment", 1),
+    ("fashion_mnist.tracking.run", "describe", 1),
+    ("fashion_mnist.tracking.description", "params", 1),
+    ("fashion_mnist.training.fit", "fit", 1),
     ("numpy", "savez", 1),
     ("numpy", "savez", EPOCHS // 2),
     ("numpy", "savez", EPOCHS),
-    ("fashion_mnist.outbox", "send_metrics", 1),
-    ("fashion_mnist.saving", "save", 1),
-    ("fashion_mnist.results", "write_table", 1),
-    ("fashion_mnist.registry", "save_model", 1),
+    ("fashion_mnist.tracking.outbox", "send_metrics", 1),
+    ("fashion_mnist.training.saving", "save", 1),
+    ("fashion_mnist.files", "write_table", 1),
+    ("fashion_mnist.tracking.logged_model", "save_model", 1),
     ("fashion_mnist.evaluate", "predict", 1),
-    ("fashion_mnist.outbox", "deliver", 1),
-    ("fashion_mnist.registry", "log_model", 1),
+    ("fashion_mnist.tracking.outbox", "deliver", 1),
+    ("fashion_mnist.tracking.outbox", "log_model", 1),
     ("mlflow.MlflowClient", "log_outputs", 1),
     ("mlflow.MlflowClient", "log_model_artifacts", 1),
     ("mlflow.MlflowClient", "finalize_logged_model", 1),
     ("mlflow.MlflowClient", "set_terminated", 1),
-    ("fashion_mnist.checkpoint.Checkpoint", "remove", 1),
-    ("fashion_mnist.recording", "forget", 1),
+    ("fashion_mnist.training.checkpoint.Checkpoint", "remove", 1),
+    ("fashion_mnist.tracking.run", "forget", 1),
 ]
 KILLER = """
 import importlib, os, runpy, signal, sys

@@ -20,10 +20,10 @@ from conftest import assert_one_sentence, run_step
 from PIL import Image
 
 from fashion_mnist.cli import compose
-from fashion_mnist.data import Card, load_part
+from fashion_mnist.data.dataset import Card, load_part
 from fashion_mnist.errors import UserError
-from fashion_mnist.registry import load_model
-from fashion_mnist.results import read_predictions
+from fashion_mnist.evaluation.predictions import read_predictions
+from fashion_mnist.predict import load_model
 
 Survived = Callable[[str, int, int], None]
 

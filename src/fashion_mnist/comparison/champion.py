@@ -1,0 +1,149 @@
+"""From verdict to registry: the alias `champion` moves to a winner that is shown to be better than the present one."""
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fashion_mnist.comparison.groups import Comparison, Group, judge
+from fashion_mnist.comparison.reading import comparable
+from fashion_mnist.comparison.trainings import with_predictions
+from fashion_mnist.config import CompareConfig
+from fashion_mnist.data.dataset import CLASS_NAMES
+from fashion_mnist.errors import UserError
+from fashion_mnist.startup import import_tensorflow
+from fashion_mnist.tracking import lineage
+from fashion_mnist.tracking.logged_model import keras_file, requirements
+from fashion_mnist.tracking.store import connect
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+MODEL, CHAMPION = "fashion-mnist", "champion"
+NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # of a model, and of an alias
+
+
+def promote(config: CompareConfig, compared: Comparison, images: np.ndarray | None, report_run: str) -> str:
+    """Makes the winner `models:/fashion-mnist@champion`, if it is shown to be better than the present champion.
+
+    The winner is the group with the best mean accuracy on the validation images: the test images are there to judge it,
+    not to choose it.
+
+    Returns:
+        What was done, or why nothing was.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client = connect(config.tracking)
+    eligible = [group for group in compared.groups if len(group.values("val_accuracy")) == group.n > 1]
+    if compared.tested.dataset != "fashion_mnist":
+        return f"Nothing was promoted: only models of data=fashion_mnist are, and these are of {compared.tested.title}."
+    if not eligible:
+        return "Nothing was promoted: that takes two seeds or more, and validation images to choose a winner by."
+    winner = max(eligible, key=lambda group: group.mean("val_accuracy") or 0)
+    try:
+        champion = client.get_model_version_by_alias(MODEL, CHAMPION)
+    except MlflowException as error:
+        if error.error_code not in NOT_THERE:  # a server in trouble, say: that is no reason to depose anybody
+            raise
+        verdict = f"`{winner.name}` is the first champion"
+    else:
+        present = f"version {champion.version} ({champion.tags.get('variant', 'of other origin')})"
+        if set(champion.tags.get("runs", "").split()) & {training.run_id for training in winner.trainings}:
+            return f"Nothing was promoted: the champion, {present}, is of `{winner.name}`, which wins again."
+        if champion.tags.get("dataset_digest") != compared.tested.digest:
+            return f"Nothing was promoted: the champion, {present}, was tested on other data, or does not say on which."
+        defender = champion_group(client, champion.tags["runs"].split(), winner)
+        (judged,) = judge(defender, [winner])
+        if not (judged.interval and judged.shown and judged.difference > 0):
+            return f"Nothing was promoted: the champion is {present}. {judged.sentence}"
+        verdict = judged.sentence.rstrip(".")
+    number = register(client, winner, images, report_run, verdict)
+    return f"Promoted: {verdict}; it is version {number} of models:/{MODEL}@{CHAMPION}."
+
+
+def champion_group(client: "MlflowClient", run_ids: Sequence[str], winner: Group) -> Group:
+    """The trainings of the present champion's configuration, from the runs that its version names.
+
+    Raises:
+        UserError: they are gone.
+    """
+    runs = [client.get_run(run_id) for run_id in run_ids]
+    found, left_out = comparable(client, runs)
+    trainings, _, _ = with_predictions(found, left_out)
+    return Group(f"{trainings[0].variant} (champion)", {}, [], trainings, winner.images)
+
+
+def register(client: "MlflowClient", winner: Group, images: np.ndarray | None, report_run: str, verdict: str) -> str:
+    """Registers the group's best run by validation accuracy, and moves the alias.
+
+    Returns:
+        The number of the new version.
+
+    Raises:
+        UserError: the model that the run logged is not the one that it was evaluated with.
+    """
+    from mlflow import pyfunc
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types.schema import ColSpec, DataType, Map, Schema, TensorSpec
+
+    import_tensorflow()
+    from fashion_mnist.training import saving
+
+    best = max(winner.trainings, key=lambda training: training.metrics["val_accuracy"])
+    question, answer = TensorSpec(np.dtype(np.uint8), (-1, 28, 28)), ColSpec(DataType.string, "class")
+    shares = ColSpec(Map(DataType.double), "probabilities")
+    if best.tags["keras"] != version("keras"):  # whose version is in the file that the digest is of
+        raise UserError(f"promote with Keras {best.tags['keras']}, with which run {best.run_id} was trained.")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        model = saving.load(keras_file(client, f"runs:/{best.run_id}/model", folder / "logged"))
+        saving.save(model, folder / "model.keras")  # without the date that MLflow's copy carries
+        if lineage.file_digest(folder / "model.keras") != best.tags["model_digest"]:
+            raise UserError(
+                f"the model that run {best.run_id} logged is not the one that it trained; nothing is promoted."
+            )
+        (folder / "class_names.json").write_text(json.dumps(CLASS_NAMES))
+        logged = Model.log(
+            artifact_path=None,
+            flavor=pyfunc,
+            name="classifier",
+            run_id=best.run_id,
+            python_model=serving_file(),
+            artifacts={"model": str(folder / "model.keras"), "class_names": str(folder / "class_names.json")},
+            signature=ModelSignature(Schema([question]), Schema([answer, shares])),
+            input_example=None if images is None else images[:1],
+            pip_requirements=requirements("mlflow"),
+            metadata={"model_digest": best.tags["model_digest"]},
+        )
+    with contextlib.suppress(MlflowException):  # it is there already
+        client.create_registered_model(MODEL, description="Fashion-MNIST: raw 28 x 28 images in, class names out.")
+    mean, deviation = winner.accuracy, winner.deviation("test_accuracy")
+    tags = {
+        "run": best.run_id,
+        "runs": " ".join(training.run_id for training in winner.trainings),
+        "variant": best.variant,
+        "model_digest": best.tags["model_digest"],
+        "dataset_digest": best.tags["dataset_digest"],
+        "test_accuracy": f"{mean:.4f}" + (f" ± {deviation:.4f}" if deviation else "") + f" (n = {winner.n})",
+        "report": report_run,
+    }
+    description = (
+        f"{verdict}. Test accuracy {tags['test_accuracy']}; this is the seed with the best validation accuracy."
+    )
+    made = client.create_model_version(
+        MODEL, logged.model_uri, best.run_id, tags, description=description, model_id=logged.model_id
+    )
+    client.set_registered_model_alias(MODEL, CHAMPION, made.version)
+    return str(made.version)
+
+
+def serving_file() -> str:
+    """Where the class lies that MLflow keeps with the model; not imported here, since it imports Keras."""
+    return str(Path(__file__).with_name("serving.py"))

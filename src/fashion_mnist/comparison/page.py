@@ -1,0 +1,220 @@
+"""The comparison as one HTML page that needs no network: light or dark, on a phone or a screen.
+
+Its charts are SVG that takes the page's text colour, so that it suits a light page and a dark one.
+"""
+
+import base64
+import io
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from jinja2 import Environment, PackageLoader
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from PIL import Image
+
+from fashion_mnist.comparison import report, significance
+from fashion_mnist.comparison.groups import Comparison, Group
+from fashion_mnist.data.dataset import CLASS_NAMES
+
+TILES = 20
+INK = "#010203"  # stands for the page's text colour
+COLORS = ("#4c78d8", "#e07b39", "#3f9f6b", "#c9547a", "#8d6cc9", "#b08d3e", "#3aa0b8", "#8a8f98", "#d06bbf", "#7f9a36")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MOST_CURVES = 12  # lines that an eye can tell apart
+MOST_SEEDS = 10  # trainings of a group whose curves are read
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text
+    "text.parse_math": False,
+    "font.family": "sans-serif",
+    "font.size": 10,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+}
+NAMES: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5, "annotation_clip": False}
+COST_LABELS = {
+    "training_seconds": "seconds of training",
+    "flops_per_image": "floating-point operations per image",
+    "parameters": "parameters",
+}
+
+
+def as_html(comparison: Comparison, images: np.ndarray | None) -> str:
+    """The page, with its style, charts and test images, uint8 (n, 28, 28), in it."""
+    other = comparison.groups[0] if comparison.groups[0] is not comparison.baseline else comparison.groups[-1]
+    environment = Environment(loader=PackageLoader("fashion_mnist.comparison", "."), autoescape=True, trim_blocks=True)
+    return environment.get_template("page.html.j2").render(
+        comparison=comparison,
+        title=comparison.tested.title,
+        headings=[*report.headings(comparison), *report.QUALITY, *report.cost_headings(comparison)],
+        texts=len(report.headings(comparison)),
+        rows=[
+            [*report.cells(comparison, group), *report.quality(group), *report.costs(comparison, group)]
+            for group in comparison.groups
+        ],
+        charts=charts(comparison),
+        class_names=CLASS_NAMES,
+        per_class=[(group.name, group.recall.tolist()) for group in comparison.groups],
+        least=min(group.recall.min() for group in comparison.groups),
+        classes_apart=report.classes_apart(comparison).replace("`", ""),
+        other=other,
+        change=(other.counts - comparison.baseline.counts).round(1).tolist(),
+        tiles=tiles(comparison, other, images) if images is not None else {},
+        left_out=report.left_out(comparison),
+        legend=report.LEGEND,
+        method=significance.__doc__,
+        facts=report.facts(comparison),
+    )
+
+
+def tiles(comparison: Comparison, other: Group, images: np.ndarray) -> dict[str, list[dict[str, str]]]:
+    """Test images worth looking at: where two groups disagree, and where all fail."""
+    ours, base = other.right.mean(axis=0), comparison.baseline.right.mean(axis=0)
+    chosen = {"hardest": np.argsort(comparison.tested.of_truth, kind="stable")[:TILES]}
+    if other is not comparison.baseline:
+        gain = np.argsort(base - ours, kind="stable")
+        chosen |= {"won": gain[:TILES][(ours - base)[gain[:TILES]] > 0]}
+        chosen |= {"lost": gain[::-1][:TILES][(base - ours)[gain[::-1][:TILES]] > 0]}
+    return {kind: [tile(comparison, images[index], int(index)) for index in each] for kind, each in chosen.items()}
+
+
+def tile(comparison: Comparison, image: np.ndarray, index: int) -> dict[str, str]:
+    """One image with its label, and what most trainings take it for."""
+    votes = comparison.tested.votes[index]
+    written = io.BytesIO()
+    Image.fromarray(image).save(written, "PNG", optimize=True)
+    label = int(comparison.tested.labels[index])
+    mistaken = int(np.where(np.arange(len(votes)) == label, -1, votes).argmax())
+    return {
+        "source": f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}",
+        "label": CLASS_NAMES[label],
+        "mistaken": CLASS_NAMES[mistaken],
+        "share": f"{votes[mistaken]} of {votes.sum()}",
+        "index": str(index),
+    }
+
+
+def charts(comparison: Comparison) -> dict[str, str]:
+    """All charts that the comparison has material for, by name, as SVG elements."""
+    with mpl.rc_context(STYLE):
+        drawn = {
+            "differences": differences(comparison),
+            "pareto": pareto(comparison),
+            **validation_curves(comparison.groups[:MOST_CURVES]),
+        }
+        return {name: svg(figure, name) for name, figure in drawn.items() if figure is not None}
+
+
+def svg(figure: Figure, name: str) -> str:
+    """An SVG element; the same figure always gives the same text."""
+    written = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": name}):
+        metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        figure.savefig(written, format="svg", transparent=True, metadata=metadata)
+    text = written.getvalue()
+    element = text[text.index("<svg") :].replace(INK, "currentColor")
+    head, rest = element.split(">", 1)
+    kept = [word for word in head.split() if not word.startswith(("width=", "height="))]
+    return f'{" ".join(kept)} role="img" aria-label="{name.replace("_", " ")}">{rest}'
+
+
+def plain(axes: Axes) -> None:
+    """Takes away what is not needed to read a chart."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color=INK, alpha=0.12, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def differences(comparison: Comparison) -> Figure | None:
+    """Every group's difference from the baseline with its interval; hollow where none is shown."""
+    shown = [group for group in comparison.groups if group is not comparison.baseline]
+    if not shown:
+        return None
+    figure = Figure(figsize=(5.2, 0.9 + 0.32 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    for row, group in enumerate(reversed(shown)):
+        verdict = comparison.verdicts[group.name]
+        color = INK if not verdict.shown else COLORS[2] if verdict.difference > 0 else COLORS[3]
+        if verdict.interval:
+            low, high = (100 * end for end in verdict.interval)
+            axes.plot([low, high], [row, row], color=color, linewidth=1.6, solid_capstyle="butt")
+        face = color if verdict.shown else "none"
+        axes.plot(100 * verdict.difference, row, "o", color=color, markerfacecolor=face, markersize=5.5)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set_yticks(range(len(shown)), [group.name for group in reversed(shown)])
+    axes.set_xlabel(f"points of accuracy more than {comparison.baseline.name}")
+    axes.set_ylim(-0.6, len(shown) - 0.4)
+    plain(axes)
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def pareto(comparison: Comparison) -> Figure | None:
+    """Accuracy against cost; the line joins what nothing beats in both."""
+    groups = comparison.groups
+    name = next((cost for cost in COST_LABELS if all(group.cost(cost) for group in groups)), None)
+    if name is None or len(groups) < 2:
+        return None
+    figure = Figure(figsize=(5.2, 3.9), layout="constrained")
+    axes = figure.subplots()
+    points = sorted(((group.cost(name) or 0, group.accuracy, group) for group in groups), key=lambda point: point[:2])
+    front: list[tuple[float, float, Group]] = []
+    for point in points:
+        if not front or point[1] > front[-1][1]:
+            front.append(point)
+    beaten = [point for point in points if point not in front]
+    for cost, accuracy, group in points:
+        color = COLORS[0] if (cost, accuracy, group) in front else INK
+        axes.errorbar(cost, accuracy, group.deviation("test_accuracy") or 0, fmt="o", color=color, markersize=5)
+    # Names of the best stand above them to the left, where nothing can be; those of the others below to the right.
+    for cost, accuracy, group in front:
+        axes.annotate(group.name, (cost, accuracy), (-6, 3), **NAMES, ha="right", va="bottom")
+    line = 0.05 * (front[-1][1] - min(accuracy for _, accuracy, _ in points)) or 0.001
+    height = 1.0
+    for cost, accuracy, group in sorted(beaten, key=lambda point: -point[1])[:MOST_CURVES]:
+        height = min(accuracy, height - line)  # one below the other
+        axes.annotate(group.name, (cost, height), (8, 0), **NAMES, ha="left", va="center")
+    axes.plot(
+        [point[0] for point in front],
+        [point[1] for point in front],
+        color=COLORS[0],
+        linewidth=1,
+        alpha=0.6,
+        drawstyle="steps-post",
+    )
+    axes.set_xscale("log")
+    axes.set(xlabel=COST_LABELS[name], ylabel="test accuracy")
+    axes.margins(x=0.2, y=0.08)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    plain(axes)
+    return figure
+
+
+def validation_curves(groups: Sequence[Group]) -> dict[str, Figure | None]:
+    """Accuracy and loss on the validation images in each epoch: mean over the seeds, and a band of ± one deviation."""
+    curves = {group.name: [training.curves() for training in group.trainings[:MOST_SEEDS]] for group in groups}
+    figures: dict[str, Figure | None] = {}
+    for key, label in (("val_accuracy", "validation accuracy"), ("val_loss", "validation loss")):
+        having = {name: each for name, each in curves.items() if all(key in curve for curve in each)}
+        figure = Figure(figsize=(5.2, 3.9), layout="constrained")
+        axes = figure.subplots()
+        styles = itertools.cycle(zip(COLORS * len(MARKERS), np.repeat(MARKERS, len(COLORS)), strict=True))
+        for (name, each), (color, marker) in zip(having.items(), styles, strict=False):
+            epochs = min(len(curve[key]) for curve in each)  # trainings that stop early have fewer
+            values = np.array([curve[key][:epochs] for curve in each])
+            steps, mean = np.arange(1, epochs + 1), values.mean(axis=0)
+            axes.plot(steps, mean, marker=marker, markersize=3, linewidth=1.3, color=color, label=name)
+            if len(values) > 1:
+                band = values.std(axis=0, ddof=1)
+                axes.fill_between(steps, mean - band, mean + band, color=color, alpha=0.15, linewidth=0)
+        axes.set(xlabel="epoch", ylabel=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        plain(axes)
+        if having:
+            figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+        figures[label.replace(" ", "_")] = figure if having else None
+    return figures

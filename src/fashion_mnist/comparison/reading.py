@@ -1,0 +1,225 @@
+"""Trainings, read back for a comparison: from the tracking store, or from what `dvc repro` has built.
+
+Which of them can be compared, and why not the others.
+"""
+
+import ast
+import csv
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fashion_mnist.comparison.trainings import Curve, LeftOut, Tested, Training, with_predictions
+from fashion_mnist.config import BUILT, TRIED, CompareConfig
+from fashion_mnist.errors import UserError, say
+from fashion_mnist.evaluation.predictions import Predictions, read_predictions
+from fashion_mnist.tracking import store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+PAGE = 500  # runs at a time from the store
+# What can make results differ. Not in it: the seed, whether TensorBoard watched, how interruptions were dealt with.
+DECISIVE = ("data.validation", "augment.", "model.", "optimizer", "trainer.")
+SILENT = ("model.name", "trainer.tensorboard", "trainer.resume")
+
+
+def read(config: CompareConfig) -> tuple[list[Training], list[LeftOut], Tested]:
+    """Reads the trainings that can be compared, newest first, and names the others.
+
+    Args:
+        config: says which ones.
+
+    Raises:
+        UserError: there is none.
+    """
+    if config.variants:
+        found, left_out = of_folders(config.variants), []
+    else:
+        client = store.connect(config.tracking)
+        found, left_out = comparable(client, search(client, config))
+    return with_predictions(found, left_out)
+
+
+def search(client: "MlflowClient", config: CompareConfig) -> list["Run"]:
+    """The runs of the experiment that are asked for, newest first.
+
+    Raises:
+        UserError: there is no such experiment, or the search cannot be read.
+    """
+    from mlflow.exceptions import MlflowException
+
+    name, given = config.tracking.experiment, store.given_experiment(config.tracking)
+    place = client.get_experiment(given) if given else client.get_experiment_by_name(name)
+    if place is None:
+        known = ", ".join(sorted(each.name for each in client.search_experiments()))
+        raise UserError(f"there is no experiment '{name}'; choose one: tracking.experiment=... ({known})")
+    wanted = [config.runs] if config.runs else []
+    if config.parent:
+        wanted.append(f"tags.`mlflow.parentRunId` = '{config.parent}'")
+    runs: list[Run] = []
+    token = None
+    try:
+        while True:
+            newest = ["attributes.start_time DESC"]
+            page = client.search_runs([place.experiment_id], " and ".join(wanted), 1, PAGE, newest, token)
+            runs += page
+            token = page.token
+            if not token:
+                break
+    except MlflowException as error:
+        raise UserError(f"MLflow cannot search for runs={config.runs!r}: {str(error).splitlines()[0]}") from error
+    return runs
+
+
+def comparable(client: "MlflowClient", runs: Sequence["Run"]) -> tuple[list[Training], list[LeftOut]]:
+    """The finished and evaluated trainings on one dataset; and the others, with the reason.
+
+    Args:
+        client: of the store that they come from.
+        runs: newest first.
+    """
+    left_out: list[LeftOut] = []
+    trainings = [run for run in runs if "variant" in run.data.tags]  # others are sweeps, single steps, comparisons
+    reasons = {run.info.run_id: unfit(run) for run in trainings}
+    datasets = Counter(run.data.tags["dataset_digest"] for run in trainings if not reasons[run.info.run_id])
+    digest = datasets.most_common(1)[0][0] if datasets else ""
+    found: list[Training] = []
+    for run in trainings:
+        tags = run.data.tags
+        reason = reasons[run.info.run_id]
+        if not reason and tags["dataset_digest"] != digest:
+            reason = f"it is about other data: {tags['dataset']} ({tags['dataset_digest']})"
+        if reason:
+            left_out.append(LeftOut(run.info.run_id, str(run.info.run_name), reason))
+            continue
+        found.append(
+            Training(
+                run_id=run.info.run_id,
+                name=f"{run.info.run_name}",
+                experiment=f"{run.info.experiment_id}",
+                variant=tags["variant"],
+                seed=tags.get("seed", ""),
+                params=decisive(run.data.params),
+                metrics=dict(run.data.metrics),
+                tags=tags,
+                predictions=lambda place=f"{run.info.artifact_uri}": predictions_of(place),
+                curves=lambda run_id=run.info.run_id, keys=tuple(run.data.metrics): curves_of(client, run_id, keys),
+            )
+        )
+    return found, left_out
+
+
+def unfit(run: "Run") -> str:
+    """Why a run cannot be compared, whatever the others are; nothing if it can."""
+    if run.info.status != "FINISHED":
+        return f"it is not finished, but {run.info.status}"
+    if not decisive(run.data.params):
+        return "its training is not recorded in it"
+    if "test_accuracy" not in run.data.metrics:
+        return f"it was not evaluated: python -m fashion_mnist.evaluate model={run.data.tags['variant']}"
+    return ""
+
+
+def decisive(params: dict[str, str]) -> dict[str, str]:
+    """The parameters that decide the result, each in one way of writing it."""
+    return {
+        key: as_python(value) for key, value in sorted(params.items()) if key.startswith(DECISIVE) and key not in SILENT
+    }
+
+
+def as_python(text: str) -> str:
+    """A value in one way of writing it; `mlflow run -P` records what was typed: `'[16,8]'`, `1e-3`, `true`."""
+    text = text.strip("'")
+    try:
+        value = ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text))
+    except (ValueError, SyntaxError):
+        return text
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{float(value):.12g}" if is_number else str(value)
+
+
+def curves_of(client: "MlflowClient", run_id: str, keys: Sequence[str]) -> dict[str, Curve]:
+    """The validation's metrics of every epoch, without the value of the epoch kept, which may follow after a gap."""
+    curves = {}
+    for key in ("val_accuracy", "val_loss"):
+        if key in keys:
+            history = client.get_metric_history(run_id, key)
+            curves[key] = [point.value for epoch, point in enumerate(history) if point.step == epoch]
+    return curves
+
+
+def predictions_of(artifacts: str) -> Predictions:
+    """What a run's model says of the test images.
+
+    Raises:
+        UserError: it is not kept.
+    """
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.file_utils import local_file_uri_to_path
+    from mlflow.utils.uri import is_local_uri
+
+    kept = "predictions/test.npz"
+    try:
+        if is_local_uri(artifacts):
+            return read_predictions(Path(local_file_uri_to_path(artifacts)) / kept)
+        with tempfile.TemporaryDirectory() as folder:
+            return read_predictions(Path(download_artifacts(artifact_uri=f"{artifacts}/{kept}", dst_path=folder)))
+    except (UserError, MlflowException, OSError) as error:
+        raise UserError("its predictions are missing or damaged; evaluate its model, or train it, again") from error
+
+
+def of_folders(variants: Sequence[str]) -> list[Training]:
+    """What `dvc repro` built of each variant, or else what people tried last, if that is complete.
+
+    Raises:
+        UserError: a variant's results are in neither place.
+    """
+    trainings = []
+    for variant in variants:
+        folder = Path(BUILT)
+        if not is_complete(folder, variant) and is_complete(Path(TRIED), variant):
+            folder = Path(TRIED)
+            say(f"{variant}: `dvc repro` has not built it; what lies in {TRIED}/ is compared.")
+        metrics: dict[str, Any] = {}
+        for part in (folder / "metrics" / variant / name for name in ("train.json", "test.json")):
+            if not part.is_file():
+                raise UserError(f"{part} is missing; `dvc repro evaluate@{variant}` makes it.")
+            try:
+                metrics |= json.loads(part.read_text())
+            except ValueError as error:  # a merge's conflict marks, say
+                raise UserError(f"{part} is damaged; `dvc repro evaluate@{variant}` makes it again.") from error
+        metrics |= {f"system/{key}": metrics.pop(key) for key in ("parameters", "flops_per_image") if key in metrics}
+        trainings.append(
+            Training(
+                run_id="",
+                name=variant,
+                experiment="",
+                variant=variant,
+                seed="",
+                params={},
+                metrics=metrics,
+                tags={"dataset": "fashion_mnist"},
+                predictions=lambda file=folder / "predictions" / variant / "test.npz": read_predictions(file),
+                curves=lambda file=folder / "plots" / variant / "history.csv": read_curves(file),
+            )
+        )
+    return trainings
+
+
+def is_complete(folder: Path, variant: str) -> bool:
+    """Whether a folder of results has all that a comparison reads of a variant."""
+    names = ("metrics/{}/train.json", "metrics/{}/test.json", "plots/{}/history.csv", "predictions/{}/test.npz")
+    return all((folder / name.format(variant)).is_file() for name in names)
+
+
+def read_curves(file: Path) -> dict[str, Curve]:
+    """The metrics of every epoch, from the table that `train` writes."""
+    with file.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    return {key: [float(row[key]) for row in rows] for key in rows[0] if key != "epoch"}

@@ -1,0 +1,111 @@
+"""Trainings as a comparison needs them: what each got right, and what all of them say of each test image."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from fashion_mnist.data.dataset import CLASS_NAMES, Card
+from fashion_mnist.errors import UserError, progress
+from fashion_mnist.evaluation.metrics import confusion
+from fashion_mnist.evaluation.predictions import Predictions
+
+Curve = list[float]
+
+
+class LeftOut(NamedTuple):
+    """A run that is not compared, and why."""
+
+    run_id: str
+    name: str
+    reason: str
+
+
+@dataclass
+class Training:
+    """A finished training with what its model says of the test images, boiled down to a few kilobytes."""
+
+    run_id: str  # "" where it comes from the pipeline
+    name: str
+    experiment: str
+    variant: str
+    seed: str
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    predictions: Callable[[], Predictions]  # reads them
+    curves: Callable[[], dict[str, Curve]]  # reads `val_accuracy` and `val_loss`, a value for each epoch
+    packed: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))  # which images are right, a bit each
+    counts: np.ndarray = field(default_factory=lambda: np.empty(0, int))  # the confusion matrix
+
+    def left_out(self, reason: str) -> LeftOut:
+        """This training, with the reason why it is not compared."""
+        return LeftOut(self.run_id, self.name, reason)
+
+    def right(self, images: int) -> np.ndarray:
+        """Which test images it gets right, bool (images,)."""
+        return np.unpackbits(self.packed, count=images).astype(bool)
+
+
+class Tested(NamedTuple):
+    """What all trainings were tested on, and how it went on average."""
+
+    dataset: str
+    digest: str  # "" where it comes from the pipeline
+    labels: np.ndarray  # (n,)
+    of_truth: np.ndarray  # the truth's probability, mean over the trainings, (n,)
+    votes: np.ndarray  # how many trainings took an image for each class, (n, classes)
+
+    @property
+    def title(self) -> str:
+        """The dataset's name for titles."""
+        return Card(self.dataset, "", "", CLASS_NAMES, {}).title
+
+
+def with_predictions(
+    found: Sequence[Training], left_out: list[LeftOut]
+) -> tuple[list[Training], list[LeftOut], Tested]:
+    """Adds to each training what its model says of the test images; one at a time, so that memory does not grow.
+
+    Args:
+        found: newest first; of those with the same configuration and seed, the first that can be read is taken.
+        left_out: to be added to.
+    """
+    trainings: list[Training] = []
+    labels = sums = votes = None
+    seen: set[tuple] = set()
+    for training in progress(found, "reading runs"):
+        key = (training.variant, *training.params.items(), training.seed)
+        if key in seen:
+            left_out.append(training.left_out("a newer run has the same configuration and seed"))
+            continue
+        try:
+            predictions = training.predictions()
+        except UserError as error:
+            left_out.append(training.left_out(str(error)))
+            continue
+        if labels is None or sums is None or votes is None:
+            labels, classes = predictions.labels, predictions.probabilities.shape[1]
+            sums, votes = np.zeros(len(labels)), np.zeros((len(labels), classes), int)
+        if not np.array_equal(labels, predictions.labels):
+            left_out.append(training.left_out("it was tested on other images"))
+            continue
+        seen.add(key)
+        rows = np.arange(len(labels))
+        sums += predictions.probabilities[rows, labels]
+        votes[rows, predictions.predicted] += 1
+        training.packed = np.packbits(predictions.predicted == labels)
+        training.counts = confusion(labels, predictions.predicted, votes.shape[1])
+        trainings.append(training)
+    if labels is None or sums is None or votes is None:
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in Counter(each[2] for each in left_out).items())
+        raise UserError(
+            f"there is nothing to compare{f' ({reasons})' if reasons else ''}; train something first, such as: "
+            "python -m fashion_mnist -m model=mlp,cnn seed=0,1,2"
+        )
+    tags = trainings[0].tags
+    of_truth = sums / len(trainings)
+    test_set = Tested(tags["dataset"], tags.get("dataset_digest", ""), labels, of_truth, votes)
+    return trainings, left_out, test_set

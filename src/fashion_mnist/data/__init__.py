@@ -1,0 +1,1 @@
+"""The images: found, checked, prepared on disk, loaded."""

@@ -1,0 +1,84 @@
+"""Pictures, made with matplotlib's objects and no global state; each function returns a figure."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+RIGHT, WRONG = "tab:blue", "tab:red"  # as in the tutorials: blue titles for right predictions, red for wrong ones
+
+
+def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
+    """How often images of each class (row) were taken for each class (column).
+
+    Args:
+        counts: int (classes, classes), actual by predicted.
+        class_names: in label order.
+        title: what was evaluated, on what.
+    """
+    figure = Figure(figsize=(7.4, 6.4), layout="constrained")
+    axes = figure.subplots()
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    # The diagonal outshines everything on a linear scale, so the colour is the square root of the share.
+    shade = np.sqrt(share)
+    axes.imshow(shade, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            color = "white" if shade[row, column] > 0.6 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", fontsize=8, color=color)
+    axes.set_xticks(range(len(class_names)), class_names, rotation=40, ha="right")
+    axes.set_yticks(range(len(class_names)), class_names)
+    axes.set(xlabel="predicted", ylabel="actual")
+    axes.set_title(title, fontsize=11)
+    return figure
+
+
+def predictions(
+    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str], title: str
+) -> Figure:
+    """The first thirty images with what the model takes them for, and below them the next ten that it gets wrong.
+
+    Args:
+        images: uint8 (n, 28, 28).
+        labels: uint8 (n,).
+        probabilities: float (n, classes).
+        class_names: in label order.
+        title: what was evaluated, on what.
+    """
+    predicted = probabilities.argmax(axis=1)
+    mistakes = np.flatnonzero(predicted != labels)
+    shown = [*range(min(30, len(predicted))), *mistakes[mistakes >= 30][:10]]
+    titles, colors = [], []
+    for label, guess in zip(labels[shown], predicted[shown], strict=True):
+        titles.append(class_names[guess] if guess == label else f"{class_names[guess]}\n({class_names[label]})")
+        colors.append(RIGHT if guess == label else WRONG)
+    share = 1 - len(mistakes) / len(predicted)
+    heading = f"{title}: {share:.1%} right (blue). Last row: its next mistakes (red, with the truth in brackets)"
+    return sheet(images[shown], titles, heading, colors)
+
+
+def sheet(images: np.ndarray, titles: Sequence[str], heading: str = "", colors: Sequence[str] = ()) -> Figure:
+    """Images in rows of ten, each below its title of one or two lines.
+
+    Args:
+        images: uint8 (n, 28, 28), of which as many are shown as there are titles, and at most forty.
+        titles: one for each image.
+        heading: of all.
+        colors: of the titles; black where there are none.
+    """
+    titles = titles[:40]
+    columns, cell, space, top = min(10, len(titles)), 1.1, 0.35, 0.4 if heading else 0.05  # inches
+    rows = -(-len(titles) // columns)
+    figure = Figure(figsize=(columns * cell, rows * (cell + space) + top))
+    figure.suptitle(heading, fontsize=11)
+    # One pair of axes for all images, in units of cells: forty pairs would take ten times as long to draw.
+    axes = figure.add_axes((0, 0, 1, 1 - top / figure.get_figheight()))
+    axes.set_axis_off()
+    height = 1 + space / cell
+    for index, (image, title) in enumerate(zip(images, titles, strict=False)):
+        above, left = index // columns * height + space / cell, index % columns
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(left + 0.06, left + 0.94, above + 0.94, above + 0.06))
+        style = {"fontsize": 8, "color": colors[index] if colors else "black", "linespacing": 0.95}
+        axes.text(left + 0.5, above, title, ha="center", va="bottom", **style)
+    axes.set(xlim=(0, columns), ylim=(rows * height, 0), aspect="auto")
+    return figure

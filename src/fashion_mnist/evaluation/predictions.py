@@ -1,0 +1,84 @@
+"""What a model says of the test images, as an NPZ file: the same predictions give the same bytes."""
+
+import io
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fashion_mnist.errors import UserError
+from fashion_mnist.files import complete
+
+LARGEST = 1 << 25  # bytes of one array of predictions; a million probabilities of ten classes take 20 MB
+
+
+class Predictions(NamedTuple):
+    """What a model says of the test images."""
+
+    labels: np.ndarray  # the truth, uint8 (n,)
+    predicted: np.ndarray  # uint8 (n,)
+    probabilities: np.ndarray  # float16 (n, classes)
+
+
+def write_predictions(file: Path, labels: np.ndarray, probabilities: np.ndarray) -> None:
+    """Writes what a model says of all test images, in about 100 kB.
+
+    Args:
+        file: ending in `.npz`.
+        labels: the truth, (n,).
+        probabilities: float32 (n, classes); kept as float16, and the most probable class beside it, since rounding
+            can make two classes equal.
+    """
+    predicted = probabilities.argmax(axis=1).astype(np.uint8)
+    content = {"labels": labels.astype(np.uint8), "predicted": predicted}
+    with complete(file) as partial:
+        np.savez_compressed(partial, allow_pickle=False, **content, probabilities=probabilities.astype(np.float16))
+
+
+def read_predictions(file: Path) -> Predictions:
+    """Reads what `write_predictions` wrote.
+
+    The file may come from anywhere: nothing is unpickled, and no more memory is taken than a million predictions need,
+    whatever it claims to hold.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            labels, predicted, probabilities = (
+                read_member(archive, name, kind)
+                for name, kind in (("labels", "u1"), ("predicted", "u1"), ("probabilities", "f2"))
+            )
+        if not labels.shape == predicted.shape == probabilities.shape[:1] or probabilities.ndim != 2:
+            raise ValueError("its arrays do not belong together")
+    except FileNotFoundError:
+        raise UserError(f"there are no predictions in {file}; python -m fashion_mnist.evaluate makes them.") from None
+    except Exception as error:  # damage comes up as anything, from NotImplementedError to struct.error
+        raise UserError(f"{file} is damaged; python -m fashion_mnist.evaluate makes it again.") from error
+    return Predictions(labels, predicted, probabilities)
+
+
+def read_member(archive: zipfile.ZipFile, name: str, kind: str) -> np.ndarray:
+    """Reads one array of an NPZ archive; `np.load` would allocate whatever its header announces.
+
+    Args:
+        archive: the NPZ file.
+        name: of the array.
+        kind: the only type that is taken, in NumPy's letters.
+
+    Raises:
+        ValueError: it is too large, or is not what its header announces.
+    """
+    entry = archive.getinfo(f"{name}.npy")
+    if entry.file_size > LARGEST:  # no more than that is unpacked below, even if it holds more
+        raise ValueError(f"{name} is too large")
+    content = archive.read(entry)
+    header = io.BytesIO(content)
+    if np.lib.format.read_magic(header) != (1, 0):
+        raise ValueError(f"{name} is of another version")
+    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(header)
+    if dtype != np.dtype(kind):
+        raise ValueError(f"{name} holds {dtype}")
+    return np.frombuffer(content, dtype, offset=header.tell()).reshape(shape, order="F" if by_columns else "C")

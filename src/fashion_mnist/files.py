@@ -1,0 +1,153 @@
+"""Files and folders that are complete or not there, and made by one process at a time.
+
+What is just being made lies out of sight. A process that is killed leaves its unfinished work behind; the next one at
+work in the same folder removes it. Locks are between processes of one person on one machine; they vanish with the
+process that holds them.
+"""
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from fashion_mnist.errors import UserError, say
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FOLDER = Path("checkpoints")  # outside what DVC deletes before it runs a stage
+
+
+@contextlib.contextmanager
+def complete(file: Path) -> Iterator[Path]:
+    """Gives a place to write at; what was written there replaces `file` once it is complete.
+
+    Raises:
+        UserError: the disk is full, or cannot be written; `file` is as it was.
+    """
+    partial = file.with_name(f".{os.getpid()}.{file.name}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for left in file.parent.glob(f".*.{file.name}"):
+            if not is_alive(left.name.split(".")[1]):
+                left.unlink(missing_ok=True)
+        yield partial
+        partial.replace(file)
+    except OSError as error:
+        raise UserError(f"cannot write {file} ({error.strerror or error}); mend that, and start again.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def is_alive(process: str) -> bool:
+    """Whether there is a process with this number; what else a name may hold counts as alive."""
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OverflowError, PermissionError):
+        return True
+    return True
+
+
+def write_figure(figure: "Figure", file: Path) -> None:
+    """Writes a figure as PNG; the same figure always gives the same bytes."""
+    with complete(file) as partial:
+        figure.savefig(partial, dpi=120, facecolor="white")
+
+
+def write_metrics(file: Path, metrics: Mapping[str, float]) -> None:
+    """Writes named numbers, for `dvc metrics`."""
+    with complete(file) as partial:
+        partial.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+
+
+def write_table(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes rows with the same keys, for `dvc plots` and spreadsheets."""
+    with complete(file) as partial, partial.open("w", newline="") as opened:
+        writer = csv.DictWriter(opened, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def lock_of(*what: str) -> FileLock:
+    """The lock of something that is named by texts.
+
+    Its file lies in the folder for temporary files, since it could not be removed without a race, and named after the
+    person too, since it belongs to whoever made it.
+    """
+    name = hashlib.sha256("\n".join([str(Path.home()), *what]).encode()).hexdigest()[:16]
+    return FileLock(Path(tempfile.gettempdir()) / f"fashion-mnist-{name}.lock")
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Waits until no other process is at work in a folder, which need not exist yet, and tidies it."""
+    lock = lock_of("folder", str(folder.resolve()))
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"Waiting for another process that is at work in {folder}.")
+            lock.acquire()
+    except OSError:  # no lock can be had here: the same work may be done twice then, but never half
+        yield
+        return
+    try:
+        remove_unfinished(folder)
+        yield
+    finally:
+        lock.release()
+
+
+def tidy(folder: Path) -> None:
+    """Removes what killed processes left in a folder, unless a living one is at work there."""
+    if not any(folder.glob(f"{prefix()}*")):
+        return
+    with contextlib.suppress(Timeout, OSError), lock_of("folder", str(folder.resolve())).acquire(timeout=0):
+        remove_unfinished(folder)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes unfinished work from a folder; only for whoever holds its lock."""
+    for left in folder.glob(f"{prefix()}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def workplace(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder inside of `folder`, to make something in and to move it from there into its place in one step."""
+    return tempfile.TemporaryDirectory(prefix=prefix(), dir=folder)
+
+
+def prefix() -> str:
+    """How the names of unfinished work begin.
+
+    Whoever cannot see the same lock, on another machine or as another person, must not take it for left behind.
+    """
+    domain = f"{platform.node()} {Path.home()} {tempfile.gettempdir()}"
+    return f".unfinished-{hashlib.sha256(domain.encode()).hexdigest()[:8]}-"
+
+
+def digest_here(*what: str) -> str:
+    """Stands for something in this folder on this machine, in tags of runs.
+
+    A name that is made once tells apart folders on different machines with the same path; the name of the machine would
+    not do, since a container has another one each time.
+    """
+    file = FOLDER / "id"
+    with lock_of("id", str(file.absolute())):
+        if not file.is_file():
+            with complete(file) as partial:
+                partial.write_text(uuid.uuid4().hex)
+    parts = [file.read_text(), str(FOLDER.absolute()), *what]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,267 @@
+"""The run that is to be made again: what it was made of, as the tracking store keeps it; and its own code at work."""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from fashion_mnist.checks import check_ranges, check_training, example_of
+from fashion_mnist.config import CONF, ROOT, Config, DataConfig, ReproduceConfig, TrackingConfig
+from fashion_mnist.data.dataset import Card
+from fashion_mnist.errors import UserError, reason_of
+from fashion_mnist.tracking import lineage
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+# Overrides that say where and how something lies, not what it is.
+ELSEWHERE = (
+    "tracking.", "output_dir=", "data_root=", "data.dir=", "data.mirrors=", "data.timeout=",
+    "trainer.resume=",
+)  # fmt: skip
+
+
+class Origin(NamedTuple):
+    """One thing that a run was made of, and what is here in its place, the same or not."""
+
+    what: str
+    there: str
+    here: str
+
+    @property
+    def differs(self) -> bool:
+        """Whether it is not the same."""
+        return self.there != self.here
+
+
+def find(client: "MlflowClient", run_id: str) -> "Run":
+    """The run of a finished training.
+
+    Raises:
+        UserError: there is none with this id.
+    """
+    from mlflow.exceptions import MlflowException
+
+    if not re.fullmatch(r"[0-9a-f]{32}", run_id):
+        raise UserError(
+            f"run={run_id} is no id of a run: those have 32 digits and letters, and MLflow's page shows them."
+        )
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        raise UserError(f"there is no run {run_id} in {client.tracking_uri}: {str(error).splitlines()[0]}") from error
+    if "config_digest" not in run.data.tags:
+        raise UserError(f"run {run_id} ({run.info.run_name}) is no training; choose one with the tag config_digest.")
+    if run.info.status != "FINISHED":
+        raise UserError(f"run {run_id} is {run.info.status}: there is no result to be reproduced.")
+    return run
+
+
+def artifact(client: "MlflowClient", run: "Run", name: str) -> bytes | None:
+    """The content of one of the run's artifacts; None if it has none of this name.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    if name not in [file.path for file in client.list_artifacts(run.info.run_id)]:
+        return None
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return Path(client.download_artifacts(run.info.run_id, name, folder)).read_bytes()
+    except OSError as error:
+        raise UserError(f"{name} of run {run.info.run_id} cannot be had ({error}).") from error
+
+
+def read_yaml(client: "MlflowClient", run: "Run", name: str) -> Any:
+    """One of the run's YAML files, as it is written: what would be looked up here, such as `${oc.env:KEY}`, is not.
+
+    Raises:
+        UserError: it is missing, or is not what this project writes.
+    """
+    content = artifact(client, run, name)
+    if content is None:
+        raise UserError(f"run {run.info.run_id} keeps no {name}; it cannot be made again.")
+    try:
+        return OmegaConf.to_container(OmegaConf.create(content.decode()))
+    except Exception as error:  # of YAML and OmegaConf there are many
+        raise UserError(f"{name} of run {run.info.run_id} cannot be read ({reason_of(error)}).") from error
+
+
+def configuration(client: "MlflowClient", run: "Run", config: ReproduceConfig) -> Config:
+    """The composed configuration that the run keeps; places and addresses are those of here.
+
+    Raises:
+        UserError: the run keeps none, the code here cannot follow it, or it names code that is not the project's own.
+    """
+    content = read_yaml(client, run, "config.yaml")
+    dataset = run.data.tags.get("dataset", "")
+    if "${" in str(content):  # nothing of the kind is left in what this project writes
+        raise UserError(
+            f"config.yaml of run {run.info.run_id} asks for values of this machine; they are not looked up."
+        )
+    try:
+        for group, option in {"augment": "none", "trainer": "default"}.items():  # for keys younger than the run
+            content[group] = {**example_of(group, option), **content.get(group, {})}
+        content["trainer"]["resume"] = "auto"
+        here = config.data if dataset != "tfds" or config.data.name == "tfds" else DataConfig(dataset, 0)
+        content["data"] |= {"name": dataset, "dir": here.dir, "mirrors": here.mirrors, "timeout": here.timeout}
+        content["data_root"] = config.data_root
+        content["output_dir"] = config.output_dir or f"outputs/reproduced/{run.info.run_id}"
+        options = {group: option_of(content[group], group, run.info.run_id) for group in ("model", "optimizer")}
+        place = client.get_experiment(run.info.experiment_id).name
+        name = config.tracking.run_name or f"{run.info.run_name} (again)"
+        content["tracking"] = vars(TrackingConfig(config.tracking.uri, place, name, config.tracking.timeout))
+        settings: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content))
+        check_ranges(settings)
+        check_training(settings, options)
+    except ConfigKeyError as error:
+        raise UserError(
+            f"run {run.info.run_id} has a key that the code here does not know ({error.full_key}); "
+            "checkout=true trains with the run's own code."
+        ) from error
+    except (OmegaConfBaseException, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"config.yaml of run {run.info.run_id} cannot be read ({reason_of(error)}).") from error
+    settings.overrides = typed(client, run)
+    return settings
+
+
+def typed(client: "MlflowClient", run: "Run") -> list[str]:
+    """What was typed to start the run, without places and addresses, and with the dataset that `data=auto` came to."""
+    overrides = read_yaml(client, run, "overrides.yaml")
+    if not (isinstance(overrides, list) and all(isinstance(override, str) for override in overrides)):
+        raise UserError(f"overrides.yaml of run {run.info.run_id} is no list of texts.")
+    return [
+        f"data={run.data.tags.get('dataset')}" if override == "data=auto" else override
+        for override in overrides
+        if not override.lstrip("+~").startswith(ELSEWHERE)
+    ]
+
+
+def option_of(section: dict[str, Any], group: str, run_id: str) -> str:
+    """The option of conf/ that a section of the run's configuration stems from.
+
+    A configuration says which function to call with what, and whoever may write to the store has written it. So only
+    functions are called that conf/ names, and only with plain values.
+
+    Raises:
+        UserError: there is no such option.
+    """
+    options = {file.stem: example_of(group, file.stem) for file in sorted((CONF / group).glob("*.yaml"))}
+    targets = {name: option["_target_"] for name, option in options.items()}
+    values = [part for value in section.values() for part in (value if isinstance(value, list) else [value])]
+    if section.get("_target_") not in targets.values() or any(isinstance(value, dict | list) for value in values):
+        raise UserError(
+            f"run {run_id} names code in {group}._target_ that conf/{group} does not: {section.get('_target_')!r} is "
+            "not called; checkout=true trains with the run's own code, if you trust it."
+        )
+    if section.get("name") in targets:
+        return str(section["name"])
+    return next(name for name, target in targets.items() if target == section["_target_"])
+
+
+def origins(client: "MlflowClient", run: "Run", settings: Config, card: Card) -> list[Origin]:
+    """What the run was made of, beside what is here."""
+    there, here = run.data.tags, lineage.tags(settings, card)
+    names = {
+        "git_commit": "commit",
+        "code_digest": "code that trains",
+        "config_digest": "configuration",
+        "dataset_digest": "data",
+        "lock_digest": "packages (uv.lock)",
+        "python": "Python",
+        "tensorflow": "TensorFlow",
+        "keras": "Keras",
+        "device": "machine",
+    }
+    rows = [Origin(name, shown(there, key), shown(here, key)) for key, name in names.items()]
+    kept = artifact(client, run, lineage.PATCH) if there.get("git_dirty") == "true" else b""
+    changes = [changes_of(kept), changes_of(lineage.uncommitted())]
+    return [rows[0], Origin("uncommitted changes", *changes), *rows[1:]]
+
+
+def shown(tags: dict[str, str], key: str) -> str:
+    """A tag's value as people write it."""
+    value = tags.get(key, "unknown")
+    return value[:12] if key == "git_commit" else value
+
+
+def changes_of(patch: bytes | None) -> str:
+    """A patch in a few words; None where there are changes, or may be, and no patch tells which."""
+    if patch is None:
+        return "unknown"
+    return hashlib.sha256(patch).hexdigest()[:16] if patch else "none"
+
+
+def with_own_code(client: "MlflowClient", run: "Run", settings: Config) -> str:
+    """Trains with the run's commit and uncommitted changes, in a folder of git's that is removed afterwards.
+
+    Raises:
+        UserError: the commit is not here, or its training fails.
+    """
+    commit, patch = run.data.tags.get("git_commit", "unknown"), artifact(client, run, lineage.PATCH)
+    if run.data.tags.get("git_dirty") == "true" and patch is None:
+        raise UserError(f"run {run.info.run_id} had uncommitted changes, and has not kept them.")
+    module = "fashion_mnist" if "test_accuracy" in run.data.metrics else "fashion_mnist.train"
+    again = client.create_run(run.info.experiment_id, run_name=settings.tracking.run_name).info.run_id
+    with tempfile.TemporaryDirectory() as temporary:
+        tree = Path(temporary) / "tree"
+        try:
+            run_git("worktree", "add", "--detach", "--", str(tree), commit)  # which could look like an option
+            if patch:
+                run_git("-C", str(tree), "apply", "--whitespace=nowarn", "-", given=patch)
+            environment = {
+                **os.environ,
+                "PYTHONPATH": str(tree / "src"),
+                "MLFLOW_TRACKING_URI": settings.tracking.uri,
+                "MLFLOW_RUN_ID": again,
+                "MLFLOW_EXPERIMENT_ID": run.info.experiment_id,
+                "MLFLOW_EXPERIMENT_NAME": settings.tracking.experiment,
+            }
+            if settings.data.dir:
+                environment["FASHION_MNIST_DIR"] = str(Path(settings.data.dir).absolute())
+            command = [sys.executable, "-m", module, *typed(client, run), *places(settings, tree)]
+            if wait_for(subprocess.Popen(command, env=environment)):
+                raise UserError(f"the training at commit {commit[:12]} has failed; its own message stands above.")
+        except BaseException:
+            client.set_terminated(again, "FAILED")
+            raise
+        finally:
+            subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(tree)], capture_output=True)
+    return again
+
+
+def places(settings: Config, tree: Path) -> list[str]:
+    """Overrides that say where the data lies and results go, for the code in a folder."""
+    overrides = [f"data_root='{settings.data_root}'", f"output_dir='{settings.output_dir}'", "hydra.mode=RUN"]
+    if "resume:" in (tree / "conf/trainer/default.yaml").read_text():
+        overrides.append("trainer.resume=never")  # the run is a new one, and an interrupted one is not it
+    return overrides
+
+
+def wait_for(process: subprocess.Popen[bytes]) -> int:
+    """Waits for a process to end, and asks it to when this one is asked to; returns its exit code."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def run_git(*arguments: str, given: bytes | None = None) -> None:
+    """Lets git do something in the project's folder.
+
+    Raises:
+        UserError: it refuses.
+    """
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], input=given, capture_output=True)
+    if done.returncode:
+        raise UserError(f"git cannot {arguments[0]} the run's code: {done.stderr.decode().strip().splitlines()[-1]}")

@@ -1,0 +1,103 @@
+"""Whether a training came out the same as another: model, weights, every metric of every epoch."""
+
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from fashion_mnist.errors import UserError
+from fashion_mnist.tracking.logged_model import keras_file
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+REPRODUCES, REPRODUCTION = "reproduces", "reproduction"  # tags of a run: the original, and the outcome
+Values = dict[tuple[int, str], float]  # by step and metric
+
+
+class Outcome(NamedTuple):
+    """How two trainings compare."""
+
+    word: str  # `identical`, `equal within tolerance` or `different`
+    sentence: str
+
+
+def outcome_of(client: "MlflowClient", original: "Run", again: "Run", tolerance: float) -> Outcome:
+    """Compares two finished runs.
+
+    Args:
+        client: of the store of both.
+        original: the first run.
+        again: the second run.
+        tolerance: how far metrics may differ and still count as equal.
+    """
+    theirs = values_of(client, original)
+    ours = values_of(client, again, names={name for _, name in theirs})
+    same_model = original.data.tags.get("model_digest") == again.data.tags.get("model_digest")
+    if ours.keys() != theirs.keys():
+        step, name = min(ours.keys() ^ theirs.keys())
+        whose = "the run" if (step, name) in theirs else "the new run"
+        return Outcome("different", f"only {whose} has {called(step, name)}.")
+    deviations = {key: abs(ours[key] - theirs[key]) for key in sorted(ours) if ours[key] != theirs[key]}
+    if same_model and not deviations:
+        count = f"all {len(ours)} values of its metrics"
+        return Outcome("identical", f"the model is the same byte for byte, and so are {count}.")
+    said = ["the model is the same byte for byte" if same_model else distance_of_weights(client, original, again)]
+    if deviations:
+        first, furthest = next(iter(deviations)), max(deviations, key=lambda key: deviations[key])
+        said.append(
+            f"metrics differ first in {called(*first)}, and most in {called(*furthest)}, "
+            f"by {deviations[furthest]:.2g} (tolerance {tolerance:g})"
+        )
+    else:
+        said.append("all metrics are the same")
+    equal = max(deviations.values(), default=0.0) <= tolerance
+    return Outcome("equal within tolerance" if equal else "different", "; ".join(said) + ".")
+
+
+def values_of(client: "MlflowClient", run: "Run", names: Collection[str] | None = None) -> Values:
+    """Every value of the metrics, or of those with certain names; what the training cost is left out."""
+    if names is None:
+        names = [name for name in run.data.metrics if not name.startswith("system/")]
+    histories = {name: client.get_metric_history(run.info.run_id, name) for name in sorted(names)}
+    return {(point.step, name): point.value for name, history in histories.items() for point in history}
+
+
+def called(step: int, name: str) -> str:
+    """A metric's value in words; those of the test are of no epoch."""
+    return name if name.startswith("test_") else f"{name} of epoch {step + 1}"
+
+
+def distance_of_weights(client: "MlflowClient", original: "Run", again: "Run") -> str:
+    """How far the weights of the models that two runs logged are apart, in words."""
+    from fashion_mnist.training import saving
+
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            models = [
+                saving.load(keras_file(client, f"runs:/{run.info.run_id}/model", Path(temporary, run.info.run_id)))
+                for run in (original, again)
+            ]
+        except UserError as error:
+            return f"the weights cannot be compared ({error})"
+        one, other = ([(weight.path, np.asarray(weight)) for weight in model.weights] for model in models)
+    if [array.shape for _, array in one] != [array.shape for _, array in other]:
+        return "the weights have other shapes"
+    apart = [(name, float(np.abs(a - b).max())) for (name, a), (_, b) in zip(one, other, strict=True) if (a != b).any()]
+    if not apart:
+        return "all weights are the same, but the files of the models are not"
+    furthest = max(apart, key=lambda pair: pair[1])
+    return f"weights differ first in {apart[0][0]}, and most in {furthest[0]}, by {furthest[1]:.2g}"
+
+
+def record(client: "MlflowClient", original: "Run", again: str, outcome: Outcome) -> None:
+    """Links the new run with the original, and puts the outcome into it."""
+    link = f"#/experiments/{original.info.experiment_id}/runs/{original.info.run_id}"
+    note = client.get_run(again).data.tags.get("mlflow.note.content", "")
+    words = f"Reproduces [{original.info.run_name}]({link}): **{outcome.word}**, {outcome.sentence}"
+    client.set_tag(again, REPRODUCES, original.info.run_id)
+    client.set_tag(again, REPRODUCTION, outcome.word)
+    client.set_tag(again, "mlflow.note.content", f"{words}\n\n{note}")

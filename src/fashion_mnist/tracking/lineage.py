@@ -1,0 +1,146 @@
+"""What a run was made of: code, configuration, data, packages, machine. Digests are sixteen hexadecimal digits."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+from fashion_mnist.config import ROOT, Config
+from fashion_mnist.data.dataset import Card
+from fashion_mnist.files import FOLDER
+from fashion_mnist.tracking.store import PARENT
+
+DECISIVE_FILES = ("src", "conf", "uv.lock")
+DECISIVE = ("dataset_digest", "config_digest", "code_digest", "tensorflow", "keras")
+PATCH = "uncommitted.patch"
+TRAINER = (  # the modules that decide what weights come out
+    "data/dataset",
+    "models",
+    "training/augment",
+    "training/build",
+    "training/callbacks",
+    "training/compiled",
+    "training/fit",
+)
+
+
+def tags(config: Config, card: Card) -> dict[str, str]:
+    """The tags by which a run is found again, and made again. Imports TensorFlow."""
+    return {
+        "variant": config.variant,
+        "seed": str(config.seed),
+        "dataset": card.name,
+        **decisive_tags(config, card),
+        "lock_digest": file_digest(ROOT / "uv.lock"),
+        "git_commit": git("rev-parse", "HEAD") or "unknown",
+        # Only what determines the result: results themselves, such as metrics/, change while a pipeline runs.
+        "git_dirty": str(bool(git("status", "--porcelain", "--", *DECISIVE_FILES))).lower(),
+        "python": platform.python_version(),
+        "device": device(),
+    }
+
+
+def decisive_tags(config: Config, card: Card) -> dict[str, str]:
+    """Those of the tags that say whether two trainings must give the same weights on the same machine; see DECISIVE."""
+    return {
+        "dataset_digest": card.digest,
+        "config_digest": config_digest(config),
+        "code_digest": code_digest(),
+        "tensorflow": version("tensorflow"),
+        "keras": version("keras"),
+    }
+
+
+def config_digest(config: Config) -> str:
+    """Stands for everything in the configuration that determines the result: not where it is stored or recorded."""
+    content = config.composed()
+    relevant = {key: content[key] for key in ("augment", "model", "optimizer", "trainer", "seed")}
+    relevant["validation"] = config.data.validation
+    del relevant["trainer"]["resume"]
+    weights = Path(str(config.model.get("weights"))).expanduser()
+    if weights.is_file():
+        relevant["weights"] = file_digest(weights)
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def code_digest() -> str:
+    """Stands for the code that trains: another one may give other weights."""
+    sources = [(Path(__file__).parents[1] / f"{module}.py").read_bytes() for module in TRAINER]
+    return hashlib.sha256(b"".join(sources)).hexdigest()[:16]
+
+
+def origin() -> dict[str, str]:
+    """What must be the same for a training to end in the same bytes after an interruption as without one."""
+    return {
+        "code": code_digest(),
+        "TensorFlow": version("tensorflow"),
+        "Keras": version("keras"),
+        "device": device(),
+    }
+
+
+def checkpoint_file(config: Config, card: Card) -> Path:
+    """Where the checkpoint of a training lies, the same for whatever is the same training."""
+    # The jobs of a sweep have folders named after the time; to be found again, a checkpoint must not depend on it.
+    place = None if PARENT in os.environ else config.output_dir
+    same = [config_digest(config), card.digest, place]
+    digest = hashlib.sha256(json.dumps(same).encode()).hexdigest()[:8]
+    return FOLDER / f"{config.variant}-seed{config.seed}-{digest}.npz"
+
+
+def uncommitted(folder: Path = ROOT) -> bytes | None:
+    """What differs from the last commit in the files that decide the result, new ones included, as a patch for git.
+
+    None where git cannot tell.
+    """
+    with tempfile.TemporaryDirectory() as temporary:  # an index of its own, so that the person's stays as it is
+        environment = {**os.environ, "GIT_INDEX_FILE": str(Path(temporary) / "index")}
+
+        def git_in_folder(*arguments: str) -> bytes:
+            command = ["git", "-C", str(folder), *arguments]
+            return subprocess.run(command, capture_output=True, env=environment, timeout=60, check=True).stdout
+
+        try:
+            git_in_folder("read-tree", "HEAD")
+            git_in_folder("add", "--all", "--", *DECISIVE_FILES)
+            return git_in_folder("diff", "--cached", "--binary", "HEAD")
+        except (OSError, subprocess.SubprocessError):
+            return None
+
+
+def file_digest(file: Path) -> str:
+    """Stands for a file's content; «none» where there is no such file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else "none"
+
+
+def git(*arguments: str) -> str:
+    """What git says of the project's folder, or nothing where it is no git checkout."""
+    try:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def device() -> str:
+    """The machine that does the arithmetic: `2 x NVIDIA H200`, or `AMD EPYC, 2 cores`."""
+    import tensorflow as tf
+
+    if gpus := tf.config.list_physical_devices("GPU"):
+        return f"{len(gpus)} x {tf.config.experimental.get_device_details(gpus[0]).get('device_name', 'GPU')}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{processor()}, {cores} cores"
+
+
+def processor() -> str:
+    """The processor's name, as the system gives it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line.partition(":")[2] for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        if names:
+            return names[0].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,105 @@
+"""Models in MLflow: how they are logged, and loaded again."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fashion_mnist.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+
+NAME = "model"  # in a run: runs:/<id>/model
+SOURCE = ("mlflow.source.", "mlflow.user")  # the tags that say who logged it, and from where
+REQUIREMENTS = ("keras", "tensorflow", "numpy")
+
+
+def save_model(model: "keras.Model", folder: Path, digest: str, examples: np.ndarray) -> None:
+    """Writes a model as MLflow keeps it, to be loaded with `mlflow.pyfunc` or `mlflow.tensorflow`.
+
+    Args:
+        model: takes uint8 (n, 28, 28), gives float32 (n, 10).
+        folder: is made.
+        digest: of the model's own file.
+        examples: a few images, uint8 (n, 28, 28).
+    """
+    import keras
+    from mlflow import tensorflow
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types.schema import Schema, TensorSpec
+
+    keras.config.disable_interactive_logging()  # MLflow tries the model out, and would show a progress bar for it
+    try:
+        tensorflow.save_model(
+            model,
+            folder,
+            mlflow_model=Model(metadata={"model_digest": digest}),
+            signature=ModelSignature(
+                Schema([TensorSpec(np.dtype(np.uint8), (-1, 28, 28))]),
+                Schema([TensorSpec(np.dtype(np.float32), (-1, 10))]),
+            ),
+            input_example=examples,
+            pip_requirements=requirements(),
+        )
+    finally:
+        keras.config.enable_interactive_logging()
+
+
+def log_model(client: "MlflowClient", run_id: str, folder: Path) -> None:
+    """Logs what `save_model` wrote, piece by piece: a second attempt goes on where the first was interrupted.
+
+    `mlflow.tensorflow.log_model` would leave half a model behind, and log another one beside it.
+    """
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+    from mlflow.models import Model
+
+    run = client.get_run(run_id)
+    model = logged_model(client, run_id)
+    if model is None:
+        source = {key: value for key, value in run.data.tags.items() if key.startswith(SOURCE)}
+        model = client.create_logged_model(run.info.experiment_id, NAME, run_id, tags=source, params=run.data.params)
+    if model.model_id not in [output.model_id for output in (run.outputs.model_outputs if run.outputs else [])]:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    if model.status == LoggedModelStatus.READY:
+        return
+    about = Model.load(folder)
+    about.run_id, about.model_id, about.model_uuid = run_id, model.model_id, model.model_id
+    about.artifact_path = model.artifact_location
+    about.save(folder / "MLmodel")
+    client.log_model_artifacts(model.model_id, str(folder))
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+
+def logged_model(client: "MlflowClient", run_id: str) -> "LoggedModel | None":
+    """The model that a training has logged in its run; perhaps only in part."""
+    place = client.get_run(run_id).info.experiment_id
+    found = client.search_logged_models([place], f"source_run_id = '{run_id}' AND name = '{NAME}'")
+    return found[0] if found else None
+
+
+def keras_file(client: "MlflowClient", address: str, folder: Path) -> Path:
+    """Downloads the Keras file of a logged or registered model; nothing else of it is read, and no code of it run.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        uri = client.tracking_uri
+        (file,) = Path(download_artifacts(artifact_uri=address, dst_path=str(folder), tracking_uri=uri)).rglob(
+            "*.keras"
+        )
+    except (MlflowException, OSError, ValueError) as error:
+        raise UserError(f"MLflow has no model {address}: {str(error).splitlines()[0]}") from error
+    return file
+
+
+def requirements(*more: str) -> list[str]:
+    """What a model needs, in exact versions; MLflow would import TensorFlow once more to find out the same."""
+    return [f"{package}=={version(package)}" for package in (*REQUIREMENTS, *more)]

@@ -1,0 +1,300 @@
+"""What one run tells the tracking store once it is open: metrics in the background, everything else at its end.
+
+What the store does not take is kept on disk as a parcel. Whatever is sent twice arrives once: metrics keep their time
+and step, tags and files replace themselves, and a model is only logged where there is none yet. So a sender may be
+killed at any moment, and another one starts from the beginning.
+"""
+
+import json
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from filelock import FileLock
+
+from fashion_mnist.config import TrackingConfig
+from fashion_mnist.errors import UserError, progress, reason_of, say
+from fashion_mnist.files import FOLDER, lock_of
+from fashion_mnist.tracking.logged_model import log_model, logged_model
+from fashion_mnist.tracking.store import UNFINISHED, connect
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+EVERY = 2.0  # seconds between two messages to the store, of which one for each epoch would be too many
+UNSENT = FOLDER / "unsent"
+BATCH = 1000  # metrics that MLflow takes at once
+
+
+class Outbox:
+    """Everything that one run tells the tracking store once it is open: metrics meanwhile, the rest at its end.
+
+    Args:
+        client: of the store.
+        uri: its address.
+        run: the run.
+    """
+
+    def __init__(self, client: "MlflowClient", uri: str, run: "Run") -> None:
+        self.client, self.run_id = client, run.info.run_id
+        self.parcel = Parcel(uri, self.run_id)
+        self.tags = dict(run.data.tags)  # what the run has, and will have
+        self.temporary = tempfile.TemporaryDirectory(prefix="fashion-mnist-")
+        self.steps: dict[str, set[int]] = {}  # which are told already
+        self.values = dict(run.data.metrics)  # the latest that are told
+        for key in self.values:
+            self.steps[key] = {point.step for point in client.get_metric_history(self.run_id, key)}
+        self.away = ""  # why the store does not answer at the moment
+        self.closed = self.delivered = False
+        self.closing = threading.Event()
+        self.access = threading.Lock()
+
+    @property
+    def folder(self) -> Path:
+        """Where files may be made that are only for the store."""
+        return Path(self.temporary.name)
+
+    def measure(self, values: Mapping[str, float], step: int = 0, of_model: bool = False) -> None:
+        """Tells metrics, except those that are told already; a model may be evaluated again, with other results."""
+        now = int(time.time() * 1000)
+        for key, value in values.items():
+            other_result = of_model and not key.startswith("system/") and value != self.values.get(key)
+            if step not in self.steps.setdefault(key, set()) or other_result:
+                self.steps[key].add(step)
+                self.values[key] = value
+                with self.access:
+                    self.parcel.metrics.append(Measured(key, float(value), now, step, of_model))
+
+    def tag(self, tags: dict[str, str]) -> None:
+        """Tells tags; later ones replace earlier ones."""
+        self.tags |= tags
+        self.parcel.tags |= tags
+
+    def add(self, file: Path, place: str) -> None:
+        """Tells a file, which must stay until the run is closed, for a folder of the run's artifacts."""
+        self.parcel.files.append((str(file), place))
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Sends metrics in the background, so that a store which does not answer holds nothing up."""
+        sender = threading.Thread(target=self.send_now_and_then, daemon=True)
+        sender.start()
+        try:
+            yield
+        finally:
+            self.closing.set()
+            sender.join()
+
+    def send_now_and_then(self) -> None:
+        """Sends what has come together, until the run is closed; what does not arrive is sent again."""
+        while not self.closing.wait(EVERY):
+            with self.access:
+                waiting = list(self.parcel.metrics)
+            if not waiting:
+                continue
+            try:
+                send_metrics(self.client, self.run_id, waiting)
+            except Exception as error:  # whatever it is: training goes on
+                self.notice(reason_of(error))
+                continue
+            self.notice("")
+            with self.access:
+                self.parcel.metrics = self.parcel.metrics[len(waiting) :]
+
+    def notice(self, away: str) -> None:
+        """Says when the store does not answer any more, and when it does again."""
+        if away and not self.away:
+            say(f"{self.parcel.uri} takes nothing now ({away}); training goes on, and what is to be told waits.")
+        if self.away and not away:
+            say(f"{self.parcel.uri} is back, and has been told everything so far.")
+        self.away = away
+
+    def close(self, status: str | None = None) -> None:
+        """Sends everything, and ends the run; what the store does not take is kept on disk.
+
+        Args:
+            status: of the run from now on, as MLflow calls it; None leaves it as it is.
+
+        Raises:
+            UserError: the store does not answer, and nothing can be kept.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        self.parcel.status, self.parcel.ended = status, int(time.time() * 1000) if status else None
+        try:
+            deliver(self.client, self.parcel)
+            self.delivered = True
+        except BaseException as error:
+            folder = self.parcel.keep()
+            say(
+                f"{self.parcel.uri} cannot be told everything of run {self.run_id} ({reason_of(error)}). The rest is "
+                f"kept in {folder}; when the store is back: python -m fashion_mnist.sync"
+            )
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self.temporary.cleanup()
+
+
+class Measured(NamedTuple):
+    """A metric's value."""
+
+    key: str
+    value: float
+    timestamp: int  # in milliseconds
+    step: int
+    of_model: bool  # whether MLflow is to show it with the logged model too
+
+
+@dataclass
+class Parcel:
+    """Everything that the store does not know yet of one run."""
+
+    uri: str
+    run_id: str
+    metrics: list[Measured] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    files: list[tuple[str, str]] = field(default_factory=list)  # a path here, and a folder of the run's artifacts
+    model: str | None = None  # a folder, in MLflow's format
+    status: str | None = None
+    ended: int | None = None  # in milliseconds
+
+    def keep(self) -> Path:
+        """Writes the parcel to disk, whole or not at all, and returns its folder.
+
+        Raises:
+            UserError: the disk is full, or cannot be written.
+        """
+        folder = UNSENT / f"{time.time_ns()}-{self.run_id}"
+        partial = folder.with_name(f".{folder.name}.partial")
+        content = asdict(self)
+        try:
+            with sole_access():
+                partial.mkdir(parents=True)
+                for number, (file, place) in enumerate(self.files):
+                    copy = partial / "files" / str(number) / Path(file).name
+                    copy.parent.mkdir(parents=True)
+                    shutil.copyfile(file, copy)
+                    content["files"][number] = [str(copy.relative_to(partial)), place]
+                if self.model:
+                    shutil.copytree(self.model, partial / "model")
+                    content["model"] = "model"
+                (partial / "parcel.json").write_text(json.dumps(content))
+                partial.rename(folder)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise UserError(
+                f"{self.uri} cannot be told everything of run {self.run_id}, and the rest cannot be kept in {UNSENT} "
+                f"({error.strerror}); mend that, and start the same command again."
+            ) from error
+        return folder
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Reads what `keep` wrote.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        try:
+            content = json.loads((folder / "parcel.json").read_text())
+            content["metrics"] = [Measured(*values) for values in content["metrics"]]
+            content["files"] = [(str(folder / file), place) for file, place in content["files"]]
+            content["model"] = content["model"] and str(folder / content["model"])
+            return cls(**content)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{folder} is damaged ({error}); delete it.") from error
+
+
+def deliver(client: "MlflowClient", parcel: Parcel) -> None:
+    """Tells the store everything in the parcel; the order is such that a run which is finished lacks nothing."""
+    from mlflow.entities import RunTag
+
+    send_metrics(client, parcel.run_id, [metric for metric in parcel.metrics if not metric.of_model])
+    for file, place in parcel.files:
+        client.log_artifact(parcel.run_id, file, place or None)
+    if parcel.model:
+        log_model(client, parcel.run_id, Path(parcel.model))
+    if of_model := [metric for metric in parcel.metrics if metric.of_model]:
+        model = logged_model(client, parcel.run_id)
+        send_metrics(client, parcel.run_id, of_model, model.model_id if model else None)
+    if parcel.tags:
+        client.log_batch(parcel.run_id, tags=[RunTag(key, value) for key, value in parcel.tags.items()])
+    if parcel.status:
+        client.set_terminated(parcel.run_id, parcel.status, parcel.ended)
+
+
+def forget(client: "MlflowClient", run_id: str) -> None:
+    """Takes from a finished run the mark that it is unfinished."""
+    if UNFINISHED in client.get_run(run_id).data.tags:
+        client.delete_tag(run_id, UNFINISHED)
+
+
+def send_kept(client: "MlflowClient", uri: str) -> tuple[list[str], dict[str, str]]:
+    """Sends what is kept for a store, oldest first.
+
+    Returns:
+        The runs that have been told everything, and for each folder that stays, why.
+    """
+    sent: list[str] = []
+    stays: dict[str, str] = {}
+    with sole_access():
+        for half in UNSENT.glob(".*.partial"):  # of a process that was killed
+            shutil.rmtree(half)
+        for folder in progress(kept(), "sending"):
+            try:
+                parcel = Parcel.read(folder)
+                if parcel.uri != uri or any(parcel.run_id in each for each in stays):  # in their order, or not at all
+                    continue
+                deliver(client, parcel)
+                if parcel.status == "FINISHED":
+                    forget(client, parcel.run_id)
+            except Exception as error:  # whatever it is: the parcel stays, and others may go
+                stays[str(folder)] = reason_of(error)
+                continue
+            shutil.rmtree(folder)
+            sent.append(parcel.run_id)
+    return list(dict.fromkeys(sent)), stays
+
+
+def catch_up(config: TrackingConfig) -> None:
+    """Sends what the store could not be told earlier, so that what is about to be looked up there is complete."""
+    if kept():
+        _, stays = send_kept(connect(config), config.uri)
+        for folder, reason in stays.items():
+            say(f"{folder} cannot be sent yet ({reason}); python -m fashion_mnist.sync tries again.")
+
+
+def sole_access() -> FileLock:
+    """Lets one process at a time write, send and remove parcels."""
+    return lock_of("parcels", str(UNSENT.absolute()))
+
+
+def kept() -> list[Path]:
+    """The folders of all parcels, oldest first."""
+    return sorted(UNSENT.glob("[0-9]*"))
+
+
+def send_metrics(client: "MlflowClient", run_id: str, metrics: list[Measured], model_id: str | None = None) -> None:
+    """Sends metrics, and links them with a model and the data that the run is about."""
+    from mlflow.entities import Metric
+
+    about: dict[str, str] = {}
+    if model_id:
+        about = {"model_id": model_id, "run_id": run_id}
+        inputs = client.get_run(run_id).inputs
+        for data in inputs.dataset_inputs[:1] if inputs else ():
+            about |= {"dataset_name": data.dataset.name, "dataset_digest": data.dataset.digest}
+    for start in range(0, len(metrics), BATCH):
+        batch = [
+            Metric(key, value, when, step, **about) for key, value, when, step, _ in metrics[start : start + BATCH]
+        ]
+        client.log_batch(run_id, metrics=batch)

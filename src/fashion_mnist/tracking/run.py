@@ -1,0 +1,215 @@
+"""One training as one MLflow run: opened or continued, described, told everything, and closed however it ends.
+
+An evaluation finds that run again; a report gets a run of its own.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fashion_mnist.config import Config, TrackingConfig
+from fashion_mnist.data.dataset import Card
+from fashion_mnist.errors import say
+from fashion_mnist.files import digest_here, lock_of
+from fashion_mnist.tracking import lineage
+from fashion_mnist.tracking.description import describe
+from fashion_mnist.tracking.outbox import Outbox, forget
+from fashion_mnist.tracking.store import PARENT, UNFINISHED, connect, experiment, label_step
+from fashion_mnist.training.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+SKIPPED = "skipped."  # and the id of a run that made a job needless: a tag of the sweep
+
+
+@contextmanager
+def recorded(config: Config, card: Card, tags: dict[str, str], checkpoint: Checkpoint) -> Iterator[Outbox]:
+    """Records one training in the run that an interruption left behind, in that of `mlflow run`, or in a new one.
+
+    Yields:
+        What tells the run everything.
+    """
+    client = connect(config.tracking)
+    run = opened(client, config, tags, checkpoint)
+    outbox = None
+    try:
+        describe(client, run, config, card, tags)
+        outbox = Outbox(client, config.tracking.uri, client.get_run(run.info.run_id))
+        progress = checkpoint.progress
+        for epoch in range(progress.epoch if progress else 0):  # what was not told when the training was killed
+            outbox.measure({name: values[epoch] for name, values in progress.history.items()}, epoch)  # pyright: ignore
+        yield outbox
+        outbox.close("FINISHED")
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        with suppress(Exception):  # what went wrong first is what should be heard
+            status = "KILLED" if interrupted else "FAILED"
+            outbox.close(status) if outbox else client.set_terminated(run.info.run_id, status)
+        if interrupted and checkpoint.progress:
+            done = f"{checkpoint.progress.epoch} of {config.trainer.epochs} epochs"
+            raise KeyboardInterrupt(f"{done} are done; the same command goes on from there.") from None
+        raise
+    checkpoint.remove()
+    if outbox.delivered:
+        forget(client, outbox.run_id)
+
+
+def opened(client: "MlflowClient", config: Config, tags: dict[str, str], checkpoint: Checkpoint) -> "Run":
+    """The run to record in, with status RUNNING, nested below the sweep's run where there is one."""
+    from mlflow.tracking.context.registry import resolve_tags
+
+    place = experiment(config.tracking, client)
+    parent = os.environ.get(PARENT)
+    marks = {UNFINISHED: checkpoint.digest} if checkpoint.ours else {}
+    if parent:
+        marks["mlflow.parentRunId"] = parent
+    given = None if parent else os.environ.pop("MLFLOW_RUN_ID", None)
+    run = unfinished_run(client, place, tags, checkpoint)
+    if run is not None:
+        done = f"after epoch {checkpoint.progress.epoch}" if checkpoint.progress else "from its beginning"
+        say(f"Run {run.info.run_id} ({run.info.run_name}) was not finished; it goes on {done}.")
+        if given and given != run.info.run_id:
+            name, note = f"goes on: {run.info.run_name}", f"Recorded in run `{run.info.run_id}`."
+            label_step(config.tracking, name, note, given)
+    elif given:
+        run = client.get_run(given)
+    else:
+        return client.create_run(place, tags=resolve_tags(marks))
+    for key, value in marks.items():
+        client.set_tag(run.info.run_id, key, value)
+    client.update_run(run.info.run_id, "RUNNING")
+    return run
+
+
+def unfinished_run(client: "MlflowClient", place: str, tags: dict[str, str], checkpoint: Checkpoint) -> "Run | None":
+    """The run that a killed process left behind for this checkpoint; others like it are closed.
+
+    None of them can be at work, since only one process at a time has the checkpoint.
+    """
+    if not checkpoint.ours:
+        return None
+    left = client.search_runs(
+        [place], f"tags.{UNFINISHED} = '{checkpoint.digest}'", order_by=["attributes.start_time DESC"]
+    )
+    found = None
+    for run in left:
+        same = all(run.data.tags.get(key, tags[key]) == tags[key] for key in (*lineage.DECISIVE, "device"))
+        complete = run.info.status == "FINISHED" and checkpoint.progress is None
+        if found is None and same and not complete and checkpoint.resume != "never":
+            found = run
+            continue
+        if run.info.status == "RUNNING":
+            client.set_terminated(run.info.run_id, "KILLED")
+        client.delete_tag(run.info.run_id, UNFINISHED)
+    return found
+
+
+def finished_run(config: Config, card: Card, evaluated: bool) -> "Run | None":
+    """For a job of a sweep: the latest run that has finished the same with the same code, perhaps in another sweep.
+
+    Args:
+        config: what is to be trained.
+        card: on what.
+        evaluated: whether the model must have been evaluated too.
+    """
+    parent = os.environ.get(PARENT)
+    if not (parent and config.skip_finished):
+        return None
+    client = connect(config.tracking)
+    wanted = [f"tags.{key} = '{value}'" for key, value in lineage.decisive_tags(config, card).items()]
+    if evaluated:
+        wanted.append("metrics.test_accuracy >= 0")
+    found = client.search_runs(
+        [experiment(config.tracking, client)],
+        " AND ".join(["attributes.status = 'FINISHED'", *wanted]),
+        order_by=["attributes.start_time DESC"],
+    )
+    run = next((run for run in found if UNFINISHED not in run.data.tags), None)
+    if run is None:
+        return None
+    if run.data.tags.get("mlflow.parentRunId") != parent:
+        client.set_tag(parent, f"{SKIPPED}{run.info.run_id}", str(run.info.run_name))
+    say(f"{run.info.run_name}: finished already, run {run.info.run_id}; skip_finished=false trains it again.")
+    return run
+
+
+def recorder(outbox: Outbox, checkpoint: Checkpoint) -> Any:
+    """The callback that records every epoch, the model's summary and the time."""
+    import keras
+
+    before = checkpoint.progress.seconds if checkpoint.progress else 0.0
+
+    class Recorder(keras.callbacks.Callback):
+        def on_train_begin(self, logs: Any = None) -> None:
+            """Records the model's summary, and starts the clock."""
+            lines: list[str] = []
+            self.model.summary(print_fn=lambda line, **_: lines.append(line))  # pyright: ignore
+            summary = outbox.folder / "model_summary.txt"
+            summary.write_text("\n".join(lines))
+            outbox.add(summary, "")
+            self.start = time.perf_counter()
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            """Records the epoch's metrics."""
+            outbox.measure(logs or {}, epoch)
+
+        def on_train_end(self, logs: Any = None) -> None:
+            """Records the time, over all interruptions."""
+            outbox.measure({"system/training_seconds": before + time.perf_counter() - self.start})
+
+    return Recorder()
+
+
+def find_run(client: "MlflowClient", config: Config, card: Card) -> "Run":
+    """The latest run that trained the model in the variant's folder on this dataset; else a run of its own."""
+    digest = lineage.file_digest(config.model_file)
+    everywhere = [place.experiment_id for place in client.search_experiments()]
+    latest = ["attributes.start_time DESC"]
+    same = f"tags.model_digest = '{digest}' AND tags.dataset_digest = '{card.digest}'"
+    if found := client.search_runs(everywhere, same, order_by=latest, max_results=1):
+        return found[0]
+    tags = {
+        "model_digest": digest,
+        "variant": config.variant,
+        "dataset": card.name,
+        "dataset_digest": card.digest,
+        "mlflow.note.content": "Evaluation of a model that was trained elsewhere or on other data.",
+    }
+    place = experiment(config.tracking, client)
+    run = client.create_run(place, run_name=f"{config.variant} (evaluation only)", tags=tags)
+    client.set_terminated(run.info.run_id)
+    return run
+
+
+def log_report(config: TrackingConfig, name: str, note: str, tags: dict[str, str], files: Sequence[Path]) -> str:
+    """Records a report as a run of its own, or in the run that `mlflow run` has opened.
+
+    Returns:
+        The run's id.
+    """
+    client = connect(config)
+    place, mark = experiment(config, client), digest_here("report")
+    with lock_of("report", mark):
+        for left in client.search_runs([place], f"tags.{UNFINISHED} = '{mark}'"):  # of a process that was killed
+            client.set_terminated(left.info.run_id, "KILLED")
+            client.delete_tag(left.info.run_id, UNFINISHED)
+        run_id = os.environ.get("MLFLOW_RUN_ID") or client.create_run(place, tags={UNFINISHED: mark}).info.run_id
+        # No parameters: `mlflow run -P` has recorded its own, and a parameter never changes.
+        for key, value in {
+            "mlflow.runName": name[:200],
+            "mlflow.note.content": note,
+            "report": "comparison",
+            UNFINISHED: mark,
+            **tags,
+        }.items():
+            client.set_tag(run_id, key, value)
+        for file in files:
+            client.log_artifact(run_id, str(file))
+        client.set_terminated(run_id)
+        client.delete_tag(run_id, UNFINISHED)
+    return run_id

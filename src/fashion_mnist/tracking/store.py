@@ -1,0 +1,185 @@
+"""Where the runs are kept: is the store there, how is it opened, and how does one look into it?
+
+MLflow is imported by `connect`, and not before.
+"""
+
+import contextlib
+import logging
+import os
+import sqlite3
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlparse
+
+from fashion_mnist.config import TrackingConfig
+from fashion_mnist.errors import UserError
+from fashion_mnist.files import lock_of
+from fashion_mnist.startup import importing
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PARENT = "FASHION_MNIST_PARENT_RUN_ID"  # the run of the sweep, for its jobs, which may be other processes
+UNFINISHED = "unfinished"  # the tag of runs that a checkpoint belongs to
+
+
+def check(config: TrackingConfig, overrides: Sequence[str] = ()) -> None:
+    """Makes sure, before any work is done, that runs can be recorded.
+
+    Args:
+        config: where to.
+        overrides: what was typed; `mlflow run` has opened the run already, so it decides where that is.
+
+    Raises:
+        UserError: the tracking server does not answer, or the database cannot be used.
+    """
+    typed = {override.partition("=")[0].lstrip("+") for override in overrides}
+    if "MLFLOW_RUN_ID" in os.environ and typed & {"tracking.uri", "tracking.experiment"}:
+        raise UserError(
+            "`mlflow run` opens the run itself: name the experiment with --experiment-name, and the store in the "
+            "environment variable MLFLOW_TRACKING_URI."
+        )
+    try:
+        address = urlparse(config.uri)
+    except ValueError as error:
+        raise UserError(f"tracking.uri={config.uri} is no address ({error}).") from error
+    if address.scheme in ("http", "https"):
+        import requests  # which a local database does without
+
+        try:
+            requests.get(f"{config.uri.rstrip('/')}/health", timeout=config.timeout)
+        except requests.exceptions.SSLError:
+            pass  # it is there, and MLflow has settings of its own for certificates
+        except requests.RequestException as error:
+            raise UserError(
+                f"the tracking server {config.uri} does not answer ({type(error).__name__}); start it, or record in a "
+                "local database: tracking.uri=sqlite:///mlflow.db"
+            ) from error
+    elif address.scheme == "sqlite":
+        check_database(config.uri)
+    elif address.scheme in ("", "file"):
+        raise UserError(
+            f"MLflow keeps no runs in plain folders any more; instead of '{config.uri}' use a database: "
+            "tracking.uri=sqlite:///mlflow.db"
+        )
+
+
+def check_database(uri: str) -> None:
+    """Makes sure that an SQLite file can be written.
+
+    Raises:
+        UserError: it cannot, or it is no database.
+    """
+    file = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or not file.name:
+        raise UserError(f"tracking.uri={uri} names no file; write tracking.uri=sqlite:///mlflow.db")
+    if not (file.absolute().parent.is_dir() and os.access(file.absolute().parent, os.W_OK)):
+        raise UserError(f"the folder of the tracking database {file} cannot be written; set tracking.uri.")
+    if file.exists():
+        try:
+            with contextlib.closing(sqlite3.connect(file)) as database:
+                database.execute("PRAGMA schema_version")
+        except sqlite3.Error as error:
+            raise UserError(
+                f"{file} is not a tracking database ({error}); set tracking.uri to another file."
+            ) from error
+
+
+def ui(config: TrackingConfig) -> str:
+    """What to type, or where to go, to see the runs in MLflow's UI."""
+    if config.uri.startswith("http"):
+        return config.uri
+    in_this_folder = config.uri in ("sqlite:///mlflow.db", f"sqlite:///{Path.cwd()}/mlflow.db")
+    store = "" if in_this_folder else f" --backend-store-uri {config.uri}"
+    return f"uv run mlflow ui --workers 1{store}, then open http://localhost:5000"
+
+
+def import_mlflow(uri: str) -> None:
+    """Imports MLflow, and for a database what its first use would import."""
+    if "mlflow" not in sys.modules:
+        with importing():
+            import mlflow
+
+            if not uri.startswith("http"):
+                import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
+def connect(config: TrackingConfig) -> "MlflowClient":
+    """A client of the configured store.
+
+    Raises:
+        UserError: the store refuses.
+    """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for files that are here already
+    # A server that does not answer is given up in seconds, not minutes: what it is to be told is kept.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    import_mlflow(config.uri)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    for chatter in (
+        "alembic",
+        "mlflow.store.db.utils",
+        "mlflow.tracking.fluent",
+        "mlflow.utils.uv_utils",
+        "mlflow.pyfunc",
+    ):
+        logging.getLogger(chatter).setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # each retry; we say it once
+    logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # that uv's environments hold no pip
+    try:
+        # A new database is set up on its first use, and two processes must not do so at once.
+        with lock_of("store", str(Path.cwd()), config.uri):
+            mlflow.set_tracking_uri(config.uri)
+            client = mlflow.MlflowClient()
+            client.search_experiments(max_results=1)
+    except (MlflowException, ImportError, ValueError) as error:  # an address of a kind that nothing here can serve
+        raise UserError(f"the tracking store {config.uri} refuses: {str(error).splitlines()[0]}") from error
+    return client
+
+
+def given_experiment(config: TrackingConfig) -> str | None:
+    """The id of the experiment that `mlflow run` has chosen, unless the configuration names another."""
+    by_default = config.experiment == os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default")
+    return os.environ.get("MLFLOW_EXPERIMENT_ID") if by_default else None
+
+
+def experiment(config: TrackingConfig, client: "MlflowClient") -> str:
+    """The id of the experiment that runs belong to; made, and set up for the UI, when it is not there yet."""
+    from mlflow.exceptions import MlflowException
+
+    identifier = given_experiment(config)
+    if identifier is None:
+        try:
+            identifier = client.create_experiment(config.experiment)
+        except MlflowException:  # it is there already, perhaps since another process was quicker
+            found = client.get_experiment_by_name(config.experiment)
+            if found is None:
+                raise
+            identifier = found.experiment_id
+            if found.lifecycle_stage == "deleted":
+                raise UserError(
+                    f"experiment '{config.experiment}' was deleted: mlflow experiments restore --experiment-id "
+                    f"{identifier}, or choose another, tracking.experiment=..."
+                ) from None
+    present = client.get_experiment(identifier).tags
+    wanted = {
+        "mlflow.experimentKind": "custom_model_development",  # else the UI opens in its mode for language models
+        "mlflow.note.content": "One run per training. Compare `test_accuracy` across the tag `variant`; models are "
+        "found by the tag `model_digest`.",
+    }
+    for key, value in wanted.items():
+        if key not in present:
+            client.set_experiment_tag(identifier, key, value)
+    return identifier
+
+
+def label_step(config: TrackingConfig, name: str, note: str, run_id: str | None = None) -> None:
+    """Names the run that `mlflow run` opens for a step which records nothing in a run of its own."""
+    if run_id := run_id or os.environ.get("MLFLOW_RUN_ID"):
+        client = connect(config)
+        client.set_tag(run_id, "mlflow.runName", name)
+        client.set_tag(run_id, "mlflow.note.content", note)

@@ -1,0 +1,191 @@
+"""The MLflow run of a whole sweep, below which its jobs are nested; Hydra calls it at a sweep's start and end."""
+
+import atexit
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from filelock import Timeout
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fashion_mnist.cli import explain
+from fashion_mnist.config import CONF, TrackingConfig
+from fashion_mnist.errors import reason_of, say
+from fashion_mnist.files import digest_here, lock_of
+from fashion_mnist.tracking import lineage, store
+from fashion_mnist.tracking.description import is_made_up
+from fashion_mnist.tracking.outbox import Parcel
+from fashion_mnist.tracking.run import SKIPPED
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+METRICS = {
+    "accuracy": "training",
+    "val_accuracy": "validation",
+    "test_accuracy": "test",
+    "test_loss": "test loss",
+}
+
+
+class SweepRun(Callback):
+    """Opens the sweep's run, hands its id to the jobs through the environment, and closes it however the sweep ends."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Opens the run; from here on, jobs nest below it."""
+        if config.hydra.job.name in ("fetch", "evaluate"):  # they open no runs of their own
+            return
+        self.config = TrackingConfig(**OmegaConf.to_container(config.tracking, resolve=True))  # type: ignore[arg-type]
+        overrides = list(config.hydra.overrides.task)
+        try:
+            store.check(self.config, overrides)
+            digest = sweep_digest(config.hydra.job.name, overrides)
+            self.lock = lock_of("sweep", digest)
+            self.run_id = open_sweep(self.config, overrides, digest, self.is_alone() and config.skip_finished)
+        except Exception as error:  # Hydra would turn it into a warning
+            sys.exit(f"error: {explain(error) or reason_of(error)}")
+        os.environ[store.PARENT] = self.run_id
+        atexit.register(self.close, "FAILED")
+
+    def is_alone(self) -> bool:
+        """Whether no other process is at the same sweep; none can be from here on."""
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        return True
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Closes the run of a sweep in which no job failed."""
+        if store.PARENT in os.environ:
+            self.close("FINISHED")
+
+    def close(self, status: str) -> None:
+        """Shows what came out, and closes the run with it, once."""
+        atexit.unregister(self.close)
+        os.environ.pop(store.PARENT, None)
+        try:
+            self.conclude(status)
+        except Exception as error:
+            kept = Parcel(self.config.uri, self.run_id, status=status, ended=int(time.time() * 1000)).keep()
+            say(
+                f"{self.config.uri} cannot be told the sweep's end ({reason_of(error)}). It is kept in {kept}; "
+                "when the store is back: python -m fashion_mnist.sync"
+            )
+        self.lock.release()
+
+    def conclude(self, status: str) -> None:
+        """Shows and records what came out."""
+        jobs = jobs_of_sweep(self.config, self.run_id)
+        if any(job.info.status == "KILLED" for job in jobs):
+            status = "KILLED"
+        rows = summarize(jobs)
+        winner = best(jobs)
+        if jobs:
+            show(rows, f"best by validation accuracy: {rows[jobs.index(winner) + 1][0]}" if winner else None)
+        close_sweep(self.config, self.run_id, status, markdown(rows), winner)
+
+
+def sweep_digest(step: str, overrides: list[str]) -> str:
+    """Stands for the same sweep with the same code and the same conf/ in the same folder."""
+    options = [lineage.file_digest(file) for file in sorted(CONF.rglob("*.yaml"))]
+    return digest_here(step, lineage.code_digest(), *options, *overrides)
+
+
+def open_sweep(config: TrackingConfig, overrides: list[str], digest: str, go_on: bool) -> str:
+    """Makes the run of a sweep, or continues the one of `mlflow run` or of the same sweep, and returns its id."""
+    client = store.connect(config)
+    place = store.experiment(config, client)
+    tags = {
+        "sweep": "true",
+        "sweep_digest": digest,
+        "mlflow.note.content": f"Sweep: `{shlex.join(['-m', *overrides])}`; its runs are nested below.",
+    }
+    name = config.run_name or " ".join(["sweep", *overrides])[:200]
+    if run_id := os.environ.pop("MLFLOW_RUN_ID", None):
+        if is_made_up(client.get_run(run_id).info.run_name) or config.run_name:
+            tags["mlflow.runName"] = name
+        for key, value in tags.items():
+            client.set_tag(run_id, key, value)
+        return run_id
+    same = f"tags.sweep_digest = '{digest}'"
+    if go_on and (found := client.search_runs([place], same, order_by=["attributes.start_time DESC"], max_results=1)):
+        run_id = found[0].info.run_id
+        say(f"The sweep goes on in run {run_id}; skip_finished=false starts it anew.")
+        client.update_run(run_id, "RUNNING")
+        client.set_tag(run_id, "mlflow.note.content", tags["mlflow.note.content"])
+        return run_id
+    return client.create_run(place, run_name=name, tags=tags).info.run_id
+
+
+def jobs_of_sweep(config: TrackingConfig, run_id: str) -> list["Run"]:
+    """The runs that are nested below the run of a sweep, and those that made a job needless, oldest first."""
+    client = store.connect(config)
+    sweep = client.get_run(run_id)
+    nested = f"tags.`mlflow.parentRunId` = '{run_id}'"
+    jobs = list(client.search_runs([sweep.info.experiment_id], nested))
+    jobs += [client.get_run(key.removeprefix(SKIPPED)) for key in sweep.data.tags if key.startswith(SKIPPED)]
+    return sorted(jobs, key=lambda job: job.info.start_time)
+
+
+def close_sweep(config: TrackingConfig, run_id: str, status: str, summary: str, best: "Run | None") -> None:
+    """Ends the run of a sweep, with a summary and a link to its best job in its description."""
+    client = store.connect(config)
+    note = f"{client.get_run(run_id).data.tags['mlflow.note.content']}\n\n{summary}"
+    if best:
+        link = f"#/experiments/{best.info.experiment_id}/runs/{best.info.run_id}"
+        note += f"\n\nBest by validation accuracy: [{best.info.run_name}]({link})."
+        client.set_tag(run_id, "best_child", best.info.run_id)
+    client.set_tag(run_id, "mlflow.note.content", note)
+    client.set_terminated(run_id, status)
+
+
+def best(jobs: Sequence["Run"]) -> "Run | None":
+    """The finished job with the best accuracy on the validation images; the test images choose nothing."""
+    validated = [job for job in jobs if job.info.status == "FINISHED" and "val_accuracy" in job.data.metrics]
+    return max(validated, key=lambda job: job.data.metrics["val_accuracy"], default=None)
+
+
+def summarize(jobs: Sequence["Run"]) -> list[list[str]]:
+    """The jobs of a sweep side by side: the headings, and a row for each job; metrics that no job has are left out."""
+    metrics = {key: heading for key, heading in METRICS.items() if any(key in job.data.metrics for job in jobs)}
+    rows = [["run", *metrics.values(), "seconds"]] if jobs else []
+    for job, name in zip(jobs, told_apart([job.info.run_name or job.info.run_id for job in jobs]), strict=True):
+        values = [f"{job.data.metrics[key]:.4f}" if key in job.data.metrics else "" for key in metrics]
+        seconds = f"{((job.info.end_time or 0) - job.info.start_time) / 1000:.1f}"
+        rows.append([name, *values, seconds if job.info.status == "FINISHED" else job.info.status.lower()])
+    return rows
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """The names without the words that all of them have."""
+    common = set.intersection(*(set(name.split()) for name in names)) if len(set(names)) > 1 else set()
+    return [" ".join(word for word in name.split() if word not in common) or name for name in names]
+
+
+def show(rows: Sequence[Sequence[str]], caption: str | None) -> None:
+    """Prints the table."""
+    table = Table(title="Accuracies of the sweep's runs", caption=caption, box=box.SIMPLE_HEAD)
+    for heading in rows[0]:
+        name = heading == "run"
+        table.add_column(heading, justify="left" if name else "right", no_wrap=not name, overflow="fold")
+    for row in rows[1:]:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """The table for the run's description."""
+    lines = [" | ".join(row) for row in rows]
+    return (
+        "\n".join(f"| {line} |" for line in [*lines[:1], " | ".join("---" for _ in rows[0]), *lines[1:]])
+        if rows
+        else ""
+    )

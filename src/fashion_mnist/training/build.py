@@ -1,0 +1,118 @@
+"""What a configuration says of a training, built: the model with its seed, the optimizer, the loss."""
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from fashion_mnist.config import Config
+from fashion_mnist.errors import UserError
+
+
+def build(config: Config) -> keras.Model:
+    """Builds the model with weights that depend on the seed alone. The one place that sets seeds.
+
+    Raises:
+        UserError: the model refuses its arguments, or there are not several devices to mirror it on.
+    """
+    keras.utils.clear_session()  # layer names count up through a process, and would differ between jobs of a sweep
+    keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy("mixed_bfloat16" if config.trainer.precision == "bfloat16" else "float32")
+    with strategy(config).scope():
+        return create(config.model, "model")
+
+
+def strategy(config: Config) -> tf.distribute.Strategy:
+    """One device, or a copy of the model on each with MirroredStrategy.
+
+    Raises:
+        UserError: there are not several devices, or a batch cannot be divided among them.
+    """
+    if not config.trainer.mirrored:
+        return tf.distribute.get_strategy()
+    if config.trainer.jit_compile:
+        raise UserError("trainer.jit_compile=true and trainer.mirrored=true exclude each other; leave one out.")
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) < 2:
+        raise UserError("trainer.mirrored=true needs several devices, and there is one; leave it out.")
+    if config.trainer.batch_size % len(devices):
+        raise UserError(
+            f"trainer.batch_size={config.trainer.batch_size} cannot be divided among {len(devices)} devices; "
+            "choose a multiple."
+        )
+    return mirrored(tuple(device.name for device in devices))
+
+
+@functools.cache
+def mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """One strategy for all jobs of a process: two would use the same keys for their exchanges, and mix them up."""
+    return tf.distribute.MirroredStrategy(devices)
+
+
+def create(section: dict[str, Any], group: str) -> Any:
+    """Calls the function that a config section names in `_target_` with the section's other keys.
+
+    Raises:
+        UserError: there is no such function, or it refuses its arguments.
+    """
+    try:
+        return instantiate(OmegaConf.create(section), _convert_="all")
+    except Exception as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from error
+        reason = " ".join(re.sub(r"\x1b\[\d+m", "", str(error.__cause__ or error)).split())
+        reason = reason.partition("Arguments received")[0].strip()  # Keras goes on with a dump of the call
+        raise UserError(f"{group}: {section.get('_target_')} refuses its arguments: {reason}") from error
+
+
+def optimizer_of(config: Config, steps: int) -> keras.Optimizer:
+    """The optimizer with its schedule of step sizes.
+
+    Args:
+        config: the optimizer's learning rate is the largest that the schedule reaches.
+        steps: of one epoch.
+
+    Raises:
+        UserError: the optimizer refuses its arguments.
+    """
+    optimizer = create(config.optimizer, "optimizer")
+    highest, frozen = config.optimizer["learning_rate"], config.trainer.frozen_epochs
+    schedules = keras.optimizers.schedules
+    if frozen is not None and config.trainer.schedule == "constant":
+        rates = [highest, highest * config.trainer.fine_tuning]
+        optimizer.learning_rate = schedules.PiecewiseConstantDecay([frozen * steps - 1], rates)
+    steps *= config.trainer.epochs
+    if config.trainer.schedule == "cosine":  # Loshchilov and Hutter, 2017, https://arxiv.org/abs/1608.03983
+        optimizer.learning_rate = schedules.CosineDecay(highest, steps)
+    elif config.trainer.schedule == "one_cycle":  # Smith and Topin, 2018, https://arxiv.org/abs/1708.07120
+        rise = max(1, round(0.3 * steps))
+        optimizer.learning_rate = schedules.CosineDecay(
+            highest / 25, max(1, steps - rise), warmup_target=highest, warmup_steps=rise
+        )
+    return optimizer
+
+
+def loss_of(config: Config) -> str | Callable[..., Any]:
+    """Cross-entropy, with smoothed labels if asked for (Szegedy et al., 2016, https://arxiv.org/abs/1512.00567)."""
+    smoothing = config.trainer.label_smoothing
+
+    def cross_entropy(labels: tf.Tensor, probabilities: tf.Tensor) -> Any:
+        one_hot = tf.one_hot(tf.cast(tf.reshape(labels, [-1]), tf.int32), tf.shape(probabilities)[-1])
+        return keras.losses.categorical_crossentropy(one_hot, probabilities, label_smoothing=smoothing)
+
+    return cross_entropy if smoothing else "sparse_categorical_crossentropy"
+
+
+def faster_with_xla(model: keras.Model, config: Config) -> bool:
+    """Whether XLA beats TensorFlow's own kernels: yes, except for convolutions on a CPU, which oneDNN does faster.
+
+    On two cores an epoch of the cnn took twenty times as long with XLA. XLA cannot span several devices.
+    """
+    convolutions = any(isinstance(layer, keras.layers.Conv2D) for layer in model._flatten_layers())
+    on_cpu = not tf.config.list_logical_devices("GPU")
+    return not config.trainer.mirrored and not (convolutions and on_cpu)

@@ -1,0 +1,160 @@
+"""What happens between epochs: a checkpoint; a person, a target or no more progress ends training; layers thaw."""
+
+import contextlib
+import math
+import shutil
+import signal
+import time
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, Self
+
+import keras
+
+from fashion_mnist.config import Config
+from fashion_mnist.training.checkpoint import Checkpoint, Progress
+
+
+def callbacks_of(config: Config, resumed: bool = False) -> list[keras.callbacks.Callback]:
+    """The callbacks that a configuration asks for; those of a training that goes on keep what it has written."""
+    trainer = config.trainer
+    callbacks: list[keras.callbacks.Callback] = [keras.callbacks.TerminateOnNaN()]
+    if trainer.target_accuracy is not None:
+        callbacks.append(StopAtAccuracy(trainer.target_accuracy))
+    if trainer.patience is not None:
+        callbacks.append(
+            keras.callbacks.EarlyStopping("val_loss", patience=trainer.patience, restore_best_weights=True)
+        )
+    if trainer.tensorboard:
+        folder = config.folder("logs")
+        if not resumed:
+            shutil.rmtree(folder, ignore_errors=True)  # else TensorBoard would show two trainings as one
+        callbacks.append(keras.callbacks.TensorBoard(str(folder), histogram_freq=1))
+    return callbacks
+
+
+class WriteCheckpoint(keras.callbacks.Callback):
+    """Writes a checkpoint at each epoch's end, and puts the model into the state of one at the beginning.
+
+    Args:
+        checkpoint: where to; what was read from it is where training goes on.
+        early_stopping: whose memory is part of it.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, early_stopping: keras.callbacks.EarlyStopping | None) -> None:
+        super().__init__()
+        self.checkpoint, self.early_stopping = checkpoint, early_stopping
+
+    def variables(self) -> list[keras.Variable]:
+        """Everything that changes in training and outlasts an epoch."""
+        optimizer = self.model.optimizer  # pyright: ignore[reportOptionalMemberAccess]
+        with self.model.distribute_strategy.scope():  # pyright: ignore[reportOptionalMemberAccess]
+            optimizer.build(self.model.trainable_variables)  # pyright: ignore[reportOptionalMemberAccess]
+        return [*self.model.weights, *optimizer.variables]  # pyright: ignore[reportOptionalMemberAccess]
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Restores what is there; early stopping, which comes before, has just forgotten everything."""
+        self.start = time.perf_counter()
+        self.history: dict[str, list[float]] = {}
+        if (progress := self.checkpoint.progress) is None:
+            return
+        self.start -= progress.seconds
+        self.history = {name: list(values) for name, values in progress.history.items()}
+        arrays = self.checkpoint.arrays
+        for number, variable in enumerate(self.variables()):
+            variable.assign(arrays[f"variable_{number}"])
+        if self.early_stopping:
+            vars(self.early_stopping).update(progress.memory)
+            best = [arrays[f"best_{number}"] for number in range(len(arrays)) if f"best_{number}" in arrays]
+            self.early_stopping.best_weights = best or None
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Writes; what is not a number is nothing to go on from."""
+        for name, value in (logs or {}).items():
+            self.history.setdefault(name, []).append(float(value))
+        if not math.isfinite(self.history["loss"][-1]):
+            return
+        arrays = {f"variable_{number}": variable.numpy() for number, variable in enumerate(self.variables())}
+        memory: dict[str, float] = {}
+        if stopping := self.early_stopping:
+            memory = {"wait": stopping.wait, "best": stopping.best or 0.0, "best_epoch": stopping.best_epoch}
+            arrays |= {f"best_{number}": array for number, array in enumerate(stopping.best_weights or ())}
+        ended = self.model.stop_training or epoch + 1 == self.params["epochs"]  # pyright: ignore
+        seconds = time.perf_counter() - self.start
+        self.checkpoint.write(Progress(epoch + 1, ended, seconds, self.history, memory), arrays)
+
+
+class Thaw(keras.callbacks.Callback):
+    """Keeps layers frozen until an epoch, and lets them learn from then on.
+
+    Args:
+        layers: that are frozen already.
+        epoch: the first in which they learn, counted from 0.
+    """
+
+    def __init__(self, layers: Sequence[keras.Layer], epoch: int) -> None:
+        super().__init__()
+        self.layers, self.epoch = layers, epoch
+
+    def thaw(self, thawed: bool = True) -> None:
+        """Lets the layers learn, or not; all but batch normalisation, whose averages would forget what they know.
+
+        Keras's guide calls such layers with `training=False` instead, which `fit` overrides since Keras 3.
+        """
+        self.thawed = thawed
+        for layer in self.layers:
+            layer.trainable = thawed
+            for part in layer._flatten_layers():
+                if isinstance(part, keras.layers.BatchNormalization):
+                    part.trainable = False
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Thaws, and lets the model compile a step that trains more than the last one."""
+        if epoch >= self.epoch and not self.thawed:
+            self.thaw()
+            self.model.make_train_function(force=True)  # pyright: ignore[reportOptionalMemberAccess]
+
+
+class StopAtAccuracy(keras.callbacks.Callback):
+    """Ends training after the epoch in which the accuracy on the training images reaches a target."""
+
+    def __init__(self, target: float) -> None:
+        super().__init__()
+        self.target = target
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Looks at the epoch's accuracy."""
+        if logs and logs["accuracy"] >= self.target:
+            self.model.stop_training = True  # pyright: ignore[reportOptionalMemberAccess]
+
+
+class Interruptible(keras.callbacks.Callback):
+    """Ends training between two steps when Ctrl-C or a scheduler's SIGTERM asks for it.
+
+    A KeyboardInterrupt that surfaces in the middle of TensorFlow's own code can bring the whole process down before
+    the run is marked as killed.
+    """
+
+    def __enter__(self) -> Self:
+        """Takes note of signals from here on; only the main thread of a program may."""
+        self.asked = False
+        self.previous: dict[int, Any] = {}
+        with contextlib.suppress(ValueError):
+            self.previous = {kind: signal.signal(kind, self.ask) for kind in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Puts back the handlers that were there before; what was asked for after the last step is done now."""
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+        if self.asked and kind is None:
+            raise KeyboardInterrupt
+
+    def ask(self, kind: int, frame: FrameType | None) -> None:
+        """Remembers that somebody wants an end."""
+        self.asked = True
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Ends here, where nothing is half done."""
+        if self.asked:
+            raise KeyboardInterrupt

@@ -1,0 +1,110 @@
+"""Training: Keras's `fit` around the compiled loop, from a checkpoint on where there is one."""
+
+import math
+import sys
+from collections.abc import Sequence
+
+import keras
+
+from fashion_mnist.config import Config
+from fashion_mnist.data.dataset import Split
+from fashion_mnist.errors import UserError
+from fashion_mnist.training.augment import layers_of
+from fashion_mnist.training.build import faster_with_xla, loss_of, optimizer_of
+from fashion_mnist.training.callbacks import Interruptible, Thaw, WriteCheckpoint, callbacks_of
+from fashion_mnist.training.checkpoint import Checkpoint
+from fashion_mnist.training.compiled import CompiledModel, Numbered
+
+History = dict[str, list[float]]
+
+
+def fit(
+    model: keras.Model,
+    training: Split,
+    validation: Split,
+    config: Config,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    checkpoint: Checkpoint | None = None,
+) -> History:
+    """Trains, and returns every metric of every epoch.
+
+    Args:
+        model: as `build` returns it; its weights are changed.
+        training: images to learn from.
+        validation: images to validate on after each epoch; may be empty.
+        config: everything else.
+        callbacks: Keras's or your own.
+        checkpoint: written after each epoch; training goes on where one that was read ends.
+
+    Raises:
+        UserError: the optimizer refuses its arguments, devices cannot divide the last batch, or training diverged.
+    """
+    trainer = config.trainer
+    with model.distribute_strategy.scope():
+        compiled = CompiledModel(
+            model, training, validation, trainer.batch_size, config.seed, layers_of(config.augment)
+        )
+        compiled.compile(
+            optimizer_of(config, compiled.steps),
+            loss=loss_of(config),
+            metrics=["accuracy"],
+            jit_compile=faster_with_xla(model, config) if trainer.jit_compile is None else trainer.jit_compile,  # pyright: ignore[reportArgumentType]
+        )
+        thaw = thaw_of(model, compiled, config)
+    devices = model.distribute_strategy.num_replicas_in_sync
+    if compiled.rest % devices:
+        raise UserError(
+            f"the last batch of an epoch has {compiled.rest} images, which {devices} devices cannot divide evenly; "
+            "choose another trainer.batch_size or data.validation."
+        )
+    progress = checkpoint.progress if checkpoint else None
+    ended = progress is not None and progress.ended
+    for each in thaw:
+        if progress and progress.epoch > each.epoch:  # its epoch has begun before the interruption
+            each.thaw()
+    if not ended:
+        compiled.choose_block()
+    asked_for = callbacks_of(config, resumed=progress is not None)
+    if checkpoint:
+        stopping = [callback for callback in asked_for if isinstance(callback, keras.callbacks.EarlyStopping)]
+        asked_for.append(WriteCheckpoint(checkpoint, stopping[0] if stopping else None))
+    numbers = compiled.validation_batches()
+    validation_data = None if numbers is None else (Numbered.of(validation.images, numbers), validation.labels)
+    with Interruptible() as interruptible:
+        fitted = compiled.fit(
+            Numbered.of(training.images, compiled.batches()),
+            training.labels,  # for the record, as is the size: the batches are made already
+            batch_size=trainer.batch_size,
+            epochs=trainer.epochs,
+            initial_epoch=trainer.epochs if ended else progress.epoch if progress else 0,
+            validation_data=validation_data,
+            callbacks=[interruptible, *thaw, *asked_for, *callbacks],
+            # The bar that moves is for people; a log file gets one line an epoch.
+            verbose=1 if sys.stdout.isatty() else 2,  # pyright: ignore[reportArgumentType]
+        )
+    history = {name: list(values) for name, values in progress.history.items()} if progress else {}
+    for name, values in fitted.history.items():
+        history.setdefault(name, []).extend(float(value) for value in values)
+    if not math.isfinite(history["loss"][-1]):
+        first = next(epoch for epoch, loss in enumerate(history["loss"], start=1) if not math.isfinite(loss))
+        raise UserError(
+            f"training diverged: the loss is not a number from epoch {first} on; lower optimizer.learning_rate."
+        )
+    return history
+
+
+def thaw_of(model: keras.Model, compiled: CompiledModel, config: Config) -> list[Thaw]:
+    """The callback that thaws the model's frozen layers, if they are to thaw; prepares the optimizer for them.
+
+    Raises:
+        UserError: there are no frozen layers.
+    """
+    if config.trainer.frozen_epochs is None:
+        return []
+    thaw = Thaw([layer for layer in model.layers if not layer.trainable], config.trainer.frozen_epochs)
+    if not thaw.layers:
+        raise UserError(f"trainer.frozen_epochs is for models with frozen layers, and {config.variant} has none.")
+    thaw.thaw()
+    compiled.optimizer.build(compiled.trainable_variables)
+    thaw.thaw(False)
+    return [thaw]

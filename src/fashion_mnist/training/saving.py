@@ -1,0 +1,97 @@
+"""The model as a file: the same weights always give the same bytes, and a file is either complete or not there."""
+
+import json
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from fashion_mnist.errors import UserError
+from fashion_mnist.files import complete
+
+NO_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip archive can hold
+MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
+MODULES = {  # where Keras finds what models consist of
+    "keras",
+    "keras.layers",
+    "keras.initializers",
+    "keras.regularizers",
+    "keras.constraints",
+    "keras.src.models.functional",
+    "keras.src.ops.numpy",
+    "keras.src.ops.nn",
+    "keras.src.applications.convnext",
+}
+UNSAFE = {  # layers that run functions or files of any kind, or read files
+    "Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer",
+    "TextVectorization", "StringLookup", "IntegerLookup", "function", "__lambda__",
+}  # fmt: skip
+
+
+def save(model: keras.Model, file: Path) -> keras.Model:
+    """Saves a model in Keras's own format, for prediction: without the optimizer and its state.
+
+    A `.keras` archive carries the time in its zip entries and in metadata.json; both are set to a constant, so that
+    the file's digest stands for the model.
+
+    Returns:
+        The model as it was saved.
+    """
+    plain = type(model).from_config(model.get_config())  # `clone_model` would take the optimizer along
+    for new, trained in zip(plain.variables, model.variables, strict=True):  # with the seeds of dropout
+        new.assign(trained)
+    with complete(file) as undated, tempfile.TemporaryDirectory(prefix="fashion-mnist-") as temporary:
+        dated = Path(temporary) / file.name
+        plain.save(dated)
+        with zipfile.ZipFile(dated) as source, zipfile.ZipFile(undated, "w") as target:
+            for entry in source.infolist():
+                content = source.read(entry)
+                if entry.filename == "metadata.json":
+                    content = json.dumps({**json.loads(content), "date_saved": "1980-01-01@00:00:00"}).encode()
+                target.writestr(zipfile.ZipInfo(entry.filename, NO_DATE), content)
+    return plain
+
+
+def load(file: Path) -> keras.Model:
+    """Loads a model that `save` wrote. The file may come from anywhere: no code in it is run.
+
+    Raises:
+        UserError: it is not a Keras model, or holds more than a model.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if more := set(archive.namelist()) - MEMBERS:
+                raise ValueError(f"it holds {min(more)!r} besides a model")
+            if sum(entry.file_size for entry in archive.infolist()) > 20 * file.stat().st_size:
+                raise ValueError("it unpacks to far more than any model")
+            refuse_code(json.loads(archive.read("config.json")))
+        model = keras.saving.load_model(file, compile=False, safe_mode=True)
+        if not isinstance(model, keras.Model):
+            raise ValueError(f"it holds a {type(model).__name__}")
+    except Exception as error:  # damage comes up as anything, from struct.error to TensorFlow's own errors
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{file} is not a Keras model ({reason[:200].rstrip('.')}); train it again.") from error
+    return model
+
+
+def refuse_code(config: Any) -> None:
+    """Looks through the description of a model before Keras builds what it describes.
+
+    Keras's safe mode refuses lambdas; this refuses every function, and whatever is no part of an ordinary model.
+
+    Raises:
+        ValueError: it describes something that can run code, or read files.
+    """
+    if isinstance(config, dict):
+        if "class_name" in config:
+            module, name = config.get("module"), config["class_name"]
+            if (module, name) != (None, "__keras_tensor__") and (
+                module not in MODULES or name in UNSAFE or config.get("registered_name") not in (None, name)
+            ):
+                raise ValueError(f"it contains {module}.{name}, which no model of this project consists of")
+        config = list(config.values())
+    if isinstance(config, list):
+        for part in config:
+            refuse_code(part)

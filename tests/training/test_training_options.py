@@ -1,0 +1,140 @@
+"""What conf/trainer and conf/experiment promise, on a few hundred drawn garments."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import mlflow
+import numpy as np
+import pytest
+from conftest import ROOT, assert_one_sentence, run_step
+
+from fashion_mnist.cli import compose
+from fashion_mnist.comparison.reading import curves_of
+from fashion_mnist.config import Config
+from fashion_mnist.data.dataset import load_training, read_card
+from fashion_mnist.train import train
+from fashion_mnist.training.build import build, loss_of, optimizer_of
+from fashion_mnist.training.fit import History, fit
+from fashion_mnist.training.history import epoch_kept
+
+Compose = Callable[..., Config]
+EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf/experiment").glob("*.yaml"))
+
+
+def trained(config: Config) -> tuple[keras.Model, History]:
+    folder = Path(config.data_root) / config.data.name
+    training, validation = load_training(folder, read_card(folder), config.data.validation)
+    model = build(config)
+    return model, fit(model, training, validation, config)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_preset_trains(experiment: str, tiny: Compose) -> None:
+    config = tiny(f"experiment={experiment}", "trainer.epochs=1")
+    run = mlflow.get_run(train(config))
+    assert run.info.status == "FINISHED"
+    assert 0 < run.data.metrics["accuracy"] <= 1
+    assert config.model_file.is_file()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle"])
+def test_every_optimizer_learns_with_every_schedule(optimizer: str, schedule: str, tiny: Compose) -> None:
+    _, history = trained(tiny(f"optimizer={optimizer}", f"trainer.schedule={schedule}", "trainer.epochs=3"))
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def test_schedules_go_where_their_names_say() -> None:
+    def rate(schedule: str, step: int) -> float:
+        config = compose([f"trainer.schedule={schedule}", "trainer.epochs=2", "optimizer.learning_rate=0.1"])
+        optimizer = optimizer_of(config, 500)
+        optimizer.build([keras.Variable(0.0)])
+        optimizer._iterations.assign(step)
+        return float(np.asarray(optimizer.learning_rate))
+
+    assert [rate("constant", step) for step in (0, 999)] == pytest.approx([0.1, 0.1])
+    assert [rate("cosine", step) for step in (0, 500, 1000)] == pytest.approx([0.1, 0.05, 0.0])
+    assert [rate("one_cycle", step) for step in (0, 300, 650, 1000)] == pytest.approx([0.004, 0.1, 0.05, 0.0], abs=1e-6)
+
+
+def test_smoothed_labels_are_those_that_keras_smooths() -> None:
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet(np.ones(10), 50).astype(np.float32)
+    labels = random.integers(0, 10, 50).astype(np.uint8)
+    ours = loss_of(compose(["trainer.label_smoothing=0.1"]))
+    assert callable(ours)
+    smoothed = np.full((50, 10), 0.01) + 0.9 * np.eye(10)[labels]
+    expected = -(smoothed * np.log(probabilities / probabilities.sum(1, keepdims=True))).sum(1)
+    assert np.asarray(ours(labels, probabilities)) == pytest.approx(expected, rel=1e-4)  # pyright: ignore[reportArgumentType]
+
+
+def test_patience_keeps_the_best_epoch(tiny: Compose) -> None:
+    config = tiny("trainer.patience=2", "trainer.epochs=30", "optimizer=sgd", "optimizer.learning_rate=0.5")
+    model, history = trained(config)
+    assert len(history["loss"]) < 30
+    best = epoch_kept(history, config)
+    assert best == len(history["loss"]) - 3
+    _, validation = load_training(*dataset(config), config.data.validation)
+    right = np.asarray(model(validation.images)).argmax(1) == validation.labels
+    assert right.mean() == pytest.approx(history["val_accuracy"][best], abs=1e-6)
+
+
+def dataset(config: Config):
+    folder = Path(config.data_root) / config.data.name
+    return folder, read_card(folder)
+
+
+def test_the_runs_metrics_are_those_of_the_epoch_that_was_kept(tiny: Compose, empty_folder: Path) -> None:
+    run_id = train(tiny("trainer.patience=1", "trainer.epochs=20", "optimizer=sgd", "optimizer.learning_rate=0.5"))
+    kept = json.loads(Path("outputs/metrics/mlp/train.json").read_text())
+    metrics = mlflow.get_run(run_id).data.metrics
+    assert {key: metrics[key] for key in ("loss", "val_loss", "val_accuracy")} == pytest.approx(
+        {key: kept[key] for key in ("loss", "val_loss", "val_accuracy")}
+    )
+    client = mlflow.MlflowClient()
+    epochs = curves_of(client, run_id, list(metrics))["val_loss"]
+    assert min(epochs) == pytest.approx(kept["val_loss"])
+    assert len(epochs) == len(client.get_metric_history(run_id, "val_loss")) - 1
+
+
+def test_patience_without_validation_images_is_refused(empty_folder: Path) -> None:
+    process = run_step("data=synthetic", "data.validation=0", "trainer.patience=3")
+    assert_one_sentence(process, "trainer.patience", "data.validation=0")
+
+
+def test_training_stops_at_a_target(tiny: Compose) -> None:
+    _, history = trained(tiny("trainer.target_accuracy=0.5", "trainer.epochs=30"))
+    assert history["accuracy"][-1] >= 0.5
+    assert all(accuracy < 0.5 for accuracy in history["accuracy"][:-1])
+
+
+def test_mlflows_own_autologging_works_as_it_does_with_any_keras_model(tiny: Compose) -> None:
+    from mlflow.tensorflow import autolog
+
+    autolog(log_models=False, log_datasets=False)
+    try:
+        with mlflow.start_run() as run:
+            _, history = trained(tiny("trainer.epochs=3"))
+    finally:
+        autolog(disable=True)
+    for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        logged = mlflow.MlflowClient().get_metric_history(run.info.run_id, name)
+        assert [metric.value for metric in logged] == pytest.approx(history[name])
+    assert mlflow.get_run(run.info.run_id).data.params["epochs"] == "3"
+
+
+def test_tensorboard_gets_curves_and_histograms_of_the_last_training_alone(tiny: Compose, empty_folder: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = tiny("trainer.tensorboard=true", "trainer.epochs=2")
+    for _ in range(2):
+        trained(config)
+    for part in ("train", "validation"):
+        events = EventAccumulator(str(empty_folder / "outputs/logs/mlp" / part), size_guidance={"tensors": 0}).Reload()
+        tags = events.Tags()["tensors"]
+        assert {"epoch_loss", "epoch_accuracy"} <= set(tags)
+        assert len(events.Tensors("epoch_loss")) == 2
+    events = EventAccumulator(str(empty_folder / "outputs/logs/mlp/train")).Reload()
+    assert any("kernel" in tag for tag in events.Tags()["tensors"])

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, assert_one_sentence, run_step
+from conftest import ROOT, assert_one_sentence, run_here, run_step
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,7 +115,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("arguments", "words"), REFUSED, ids=[" ".join(arguments) for arguments, _ in REFUSED])
 def test_a_mistake_is_answered_in_one_sentence(arguments: list[str], words: list[str], empty_folder: Path) -> None:
-    assert_one_sentence(run_step(*arguments), *words)
+    assert_one_sentence(run_here(*arguments), *words)
     assert [path.name for path in empty_folder.iterdir()] == ["mlflow.db"]
 
 

@@ -5,23 +5,22 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 
 import mlflow
 import pytest
 import yaml
-from conftest import ROOT, TINY, assert_one_sentence, run_step
+from conftest import ROOT, TINY, all_runs, assert_one_sentence, run_here, run_step
 from mlflow.entities import Metric, Run
 
 from fashion_mnist import reproduce
 from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
 from fashion_mnist.errors import UserError
-from fashion_mnist.evaluate import evaluate
 from fashion_mnist.reproduction import original
 from fashion_mnist.reproduction.outcome import outcome_of
 from fashion_mnist.tracking import lineage
-from fashion_mnist.tracking.outbox import Outbox
 from fashion_mnist.train import train
 
 Compose = Callable[..., Config]
@@ -31,18 +30,28 @@ def client() -> mlflow.MlflowClient:
     return mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path, tiny_data: Path) -> Path:
+    """The folder of a store in which there is one run, trained and evaluated."""
+    folder = tmp_path_factory.mktemp("store")
+    shutil.copy(migrated_store, folder / "mlflow.db")
+    job = [*TINY, f"data_root={tiny_data}", "model.hidden=[8]", "seed=3"]
+    tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "MLFLOW_EXPERIMENT_NAME": "test"}
+    with chdir(folder):
+        process = run_here(*job, step="main", **tracking)
+    assert process.returncode == 0, process.stderr
+    shutil.copytree(folder / "mlruns", folder / "untouched")
+    return folder
+
+
 @pytest.fixture
-def trained(tiny: Compose) -> Run:
-    """A run that was trained and evaluated, and nothing left of it but what the store has."""
-    config = tiny("model.hidden=[8]", "seed=3")
-
-    def and_evaluated(outbox: Outbox) -> None:
-        evaluate(config, outbox)
-
-    run_id = train(config, and_evaluated)
-    for folder in ("models", "metrics", "plots", "predictions"):
-        shutil.rmtree(folder)
-    return client().get_run(run_id)
+def trained(store: Path, empty_folder: Path) -> Run:
+    """The run that was trained and evaluated, in a copy of the store, and nothing left of it but what the store has."""
+    shutil.copy(store / "mlflow.db", empty_folder)
+    shutil.rmtree(store / "mlruns")  # where the copy looks for artifacts, too; the last test may have changed them
+    shutil.copytree(store / "untouched", store / "mlruns")
+    (run,) = all_runs()
+    return run
 
 
 def outcome(tiny_data: Path, *overrides: str) -> int | str | None:

@@ -10,7 +10,7 @@ import pytest
 from conftest import TINY, run_here, serve
 
 pytest.importorskip("playwright", reason="uv sync --group docs")
-from playwright.sync_api import Page, expect, sync_playwright  # noqa: E402
+from playwright.sync_api import Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")]

@@ -87,6 +87,7 @@ def job(started: float, report: Path, overrides: list[str]) -> None:
     clock = Clock(started)
     from fashion_mnist import __main__, evaluate, startup, train
     from fashion_mnist.cli import main as command_line
+    from fashion_mnist.data import dataset
     from fashion_mnist.tracking import logged_model, outbox, store
     from fashion_mnist.tracking import run as tracked
 
@@ -95,21 +96,21 @@ def job(started: float, report: Path, overrides: list[str]) -> None:
             startup.import_tensorflow()
         wrap_training(clock)
 
-    clock.wrap(train, "data", "prepare", "load_training")
-    clock.wrap(evaluate, "data", "prepare", "load_test")
+    clock.wrap(tracked, "data", "prepare")
+    clock.wrap(dataset, "data", "load_part")
     clock.wrap(
         evaluate, "evaluate", "predict", "confusion", "summarize", "per_class_table", "write_predictions", "show"
     )
     for step in (train, evaluate):
         clock.wrap(step, "plots", "write_figure")
     clock.wrap(store, "import MLflow", "import_mlflow")
-    clock.wrap(tracked, "tracking store", "connect", "opened", "describe")
+    clock.wrap(tracked, "tracking store", "run_of", "describe")
     clock.wrap(train, "tracking store", "recorder")
     clock.wrap(outbox, "tracking store", "deliver")
     clock.wrap(logged_model, "log the model", "save_model")
     clock.wrap(outbox, "log the model", "log_model")
-    train.import_tensorflow = import_everything
-    run = clock.timed(__main__.run, "other")
+    tracked.import_tensorflow = import_everything
+    run = clock.timed(__main__.main_job, "other")
     sys.argv = ["python -m fashion_mnist", *overrides]
     try:
         command_line(run)

@@ -41,7 +41,7 @@ def test_it_is_committed_with_its_outputs() -> None:
     assert all("images = 60_000" in cell.source or "capture_output" in cell.source for cell in silent)
     outputs = [output for cell in cells for output in cell.outputs]
     assert all(output.output_type != "error" and output.get("name") != "stderr" for output in outputs)
-    assert "(55000, 28, 28) uint8" in output_of(notebook, "load_training")  # of the real images
+    assert "(55000, 28, 28) uint8" in output_of(notebook, "prepare(")  # of the real images
     for picture in PICTURES:
         assert "image/png" in output_of(notebook, picture)
 
@@ -68,14 +68,14 @@ def test_it_runs_from_top_to_bottom(empty_folder: Path) -> None:
     (empty_folder / "notebooks").mkdir()
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(empty_folder / "notebooks")}}).execute()
 
-    assert "(1000, 28, 28) uint8" in output_of(notebook, "load_training")
+    assert "(1000, 28, 28) uint8" in output_of(notebook, "prepare(")
     assert "100,480" in output_of(notebook, "model.summary")
     assert "1,290" in output_of(notebook, "model.summary")
     assert "after:  0.0 to 1.0" in output_of(notebook, "rescaling")
     assert "predicted:" in output_of(notebook, "probabilities[0]")
     for picture in PICTURES:
         assert "image/png" in output_of(notebook, picture)
-    drawn = "not Fashion-MNIST" in output_of(notebook, "load_training")
+    drawn = "not Fashion-MNIST" in output_of(notebook, "prepare(")
     name = "mlp synthetic epochs=1" if drawn else "mlp epochs=1"
     assert name in output_of(notebook, "mlflow.search_runs")
     assert (empty_folder / "outputs/models/mlp/model.keras").is_file()
@@ -95,7 +95,7 @@ def test_its_command_makes_the_committed_outputs_again(tmp_path: Path) -> None:
     device, predicted, accuracy = r"tags\.device +(.+)", "predicted: (.+)", r"test accuracy (0\.\d+)"
     if found(device, again) == found(device, committed):  # the same kind of machine
         assert file.read_bytes() == NOTEBOOK.read_bytes()
-    for source in ("load_training", "model.summary", "rescaling"):
+    for source in ("prepare(", "model.summary", "rescaling"):
         assert output_of(again, source) == output_of(committed, source)
     assert found(predicted, again) == found(predicted, committed)
     # Another machine rounds otherwise, which matters as much as another seed: a standard deviation of 0.0024.

@@ -16,8 +16,9 @@ from conftest import RESULTS, TINY, all_runs
 from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
 from fashion_mnist.data.dataset import read_card
+from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import UserError
-from fashion_mnist.evaluate import evaluate
+from fashion_mnist.evaluate import add_evaluation, evaluate
 from fashion_mnist.fetch import fetch
 from fashion_mnist.tracking.description import is_made_up, run_name
 from fashion_mnist.tracking.lineage import config_digest, file_digest
@@ -116,9 +117,9 @@ def test_results_of_another_runs_model_are_not_recorded(tiny: Compose) -> None:
     first = train(tiny("trainer.epochs=1"))
     second = tiny("trainer.epochs=1", "seed=1")
     train(second)  # into the same folder
-    client = mlflow.MlflowClient()
+    dataset, client = prepare(second.data, second.data_root), mlflow.MlflowClient()
     with pytest.raises(UserError, match="another run has replaced"):
-        evaluate(second, Outbox(client, second.tracking.uri, client.get_run(first)))
+        add_evaluation(second, dataset.card, {}, Outbox(client, second.tracking.uri, client.get_run(first)))
     assert "test_accuracy" not in mlflow.get_run(first).data.metrics
 
 

@@ -101,27 +101,22 @@ def ours(task: Task, *overrides: str, validation: int = 0, tracked: bool = False
 
     import_tensorflow()
     from fashion_mnist.cli import compose
-    from fashion_mnist.data.dataset import Split, load_training, read_card
-    from fashion_mnist.tracking import lineage
-    from fashion_mnist.tracking.run import recorded, recorder
+    from fashion_mnist.data.dataset import Split, read_dataset
+    from fashion_mnist.tracking.run import opened, recorder
     from fashion_mnist.training.build import build
-    from fashion_mnist.training.checkpoint import Checkpoint
     from fashion_mnist.training.fit import fit
 
     config = compose([f"trainer.epochs={1 + task.epochs}", *overrides])
-    card = read_card(task.data)
-    _, validated = load_training(task.data, card, validation)
+    dataset = read_dataset(task.data, validation)
     model = build(config)
     callbacks, checkpoint = [], None
     with contextlib.ExitStack() as stack:
         if tracked:
-            checkpoint = stack.enter_context(Checkpoint(lineage.checkpoint_file(config, card), config.trainer.resume))
-            checkpoint.read(lineage.origin())
-            outbox = stack.enter_context(recorded(config, card, lineage.tags(config, card), checkpoint))
-            stack.enter_context(outbox.sending())
-            callbacks = [recorder(outbox, checkpoint)]
+            run, checkpoint = stack.enter_context(opened(config, dataset))
+            stack.enter_context(run.sending())
+            callbacks = [recorder(run, checkpoint)]
         times = stack.enter_context(clock())
-        history = fit(model, Split(task.images, task.labels), validated, config, callbacks, checkpoint)
+        history = fit(model, Split(task.images, task.labels), dataset.validation, config, callbacks, checkpoint)
     return outcome(times, history)
 
 

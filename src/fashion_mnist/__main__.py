@@ -9,17 +9,22 @@ from rich.table import Table
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config
-from fashion_mnist.evaluate import evaluate
+from fashion_mnist.evaluate import add_evaluation, evaluate_model
+from fashion_mnist.tracking.run import finished_run, opened, ready
 from fashion_mnist.tracking.store import ui
-from fashion_mnist.train import train
+from fashion_mnist.train import train_model
 
 
-def run(config: Config) -> None:
-    """Trains and evaluates one variant."""
-    metrics: dict[str, float] = {}
-    run_id = train(config, then=lambda outbox: metrics.update(evaluate(config, outbox)))
-    if metrics:  # else a sweep had this finished already
-        summarize(config, metrics, run_id)
+def main_job(config: Config) -> None:
+    """Trains one variant and evaluates it, in one run."""
+    dataset = ready(config)
+    if finished_run(config, dataset.card, evaluated=True):
+        return
+    with opened(config, dataset) as (run, checkpoint):
+        train_model(config, dataset, run, checkpoint)
+        metrics = evaluate_model(config, dataset)
+        add_evaluation(config, dataset.card, metrics, run)
+    summarize(config, metrics, run.run_id)
 
 
 def summarize(config: Config, metrics: dict[str, float], run_id: str) -> None:
@@ -40,4 +45,4 @@ def summarize(config: Config, metrics: dict[str, float], run_id: str) -> None:
 
 
 if __name__ == "__main__":
-    main(run)
+    main(main_job)

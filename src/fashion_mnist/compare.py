@@ -12,7 +12,7 @@ import numpy as np
 from fashion_mnist.cli import main
 from fashion_mnist.comparison.trainings import Tested
 from fashion_mnist.config import CompareConfig
-from fashion_mnist.data.dataset import load_test, read_card
+from fashion_mnist.data.dataset import read_dataset
 from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import UserError
 from fashion_mnist.tracking import store
@@ -51,12 +51,13 @@ def test_images(config: CompareConfig, tested: Tested) -> np.ndarray:
     Raises:
         UserError: they cannot be had.
     """
-    folder = Path(config.data_root) / tested.dataset
     if tested.dataset == "fashion_mnist":
-        folder = prepare(config.data, config.data_root)
-    test = load_test(folder, read_card(folder))
+        dataset = prepare(config.data, config.data_root)
+    else:
+        dataset = read_dataset(Path(config.data_root) / tested.dataset)
+    test = dataset.test
     if not np.array_equal(test.labels, tested.labels):
-        raise UserError(f"the images in {folder} are not the ones that the models were tested on.")
+        raise UserError(f"the images in {dataset.folder} are not the ones that the models were tested on.")
     return test.images
 
 

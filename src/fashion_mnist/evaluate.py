@@ -15,16 +15,15 @@ from rich.table import Table
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config
-from fashion_mnist.data.dataset import Card, load_test, read_card
-from fashion_mnist.data.prepare import prepare
+from fashion_mnist.data.dataset import Card, Dataset
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluation.metrics import confusion, per_class_table, prediction_costs, summarize
 from fashion_mnist.evaluation.predictions import write_predictions
 from fashion_mnist.files import write_figure, write_metrics, write_table
 from fashion_mnist.startup import import_tensorflow
 from fashion_mnist.tracking import lineage, store
-from fashion_mnist.tracking.outbox import Outbox, catch_up
-from fashion_mnist.tracking.run import find_run
+from fashion_mnist.tracking.outbox import Outbox
+from fashion_mnist.tracking.run import find_run, ready
 
 if TYPE_CHECKING:
     import keras
@@ -32,77 +31,74 @@ if TYPE_CHECKING:
 EVALUATION_BATCH = 1000
 
 
-def evaluate(config: Config, outbox: Outbox | None = None) -> dict[str, float]:
-    """Evaluates the variant's model in the folder of results; the only step that reads the test set.
-
-    Args:
-        config: says which model and dataset.
-        outbox: of the MLflow run that is training the model; None to find the run by the model's digest.
-
-    Returns:
-        Accuracy, loss (mean cross-entropy), macro F1 and calibration error.
+def evaluate(config: Config) -> dict[str, float]:
+    """Evaluates the variant's model in the folder of results, and adds what comes of it to the run that trained it.
 
     Raises:
-        UserError: there is no model, or not the one that the run has trained.
+        UserError: there is no model.
     """
     if not config.model_file.is_file():
         command = shlex.join(["python", "-m", "fashion_mnist.train", *config.overrides])
         raise UserError(f"there is no model in {config.model_file}; train it first: {command}")
-    if outbox is None:
-        store.check(config.tracking, config.overrides)
-        catch_up(config.tracking)
-        config.make_folders()
-    elif outbox.tags.get("model_digest") != lineage.file_digest(config.model_file):
-        raise UserError(
-            f"another run has replaced {config.model_file} meanwhile; give each of them a folder: output_dir=..."
-        )
-    folder = prepare(config.data, config.data_root)
-    card = read_card(folder)
-    test = load_test(folder, card)
+    dataset = ready(config)
+    metrics = evaluate_model(config, dataset)
+    client = store.connect(config.tracking)
+    run = Outbox(client, config.tracking.uri, find_run(client, config, dataset.card))
+    add_evaluation(config, dataset.card, metrics, run)
+    run.close()
+    store.label_step(config.tracking, f"evaluate {config.variant}", f"Recorded in run `{run.run_id}`.")
+    return metrics
 
+
+def evaluate_model(config: Config, dataset: Dataset) -> dict[str, float]:
+    """Writes and shows what the model makes of the test set; nothing else reads the test set.
+
+    Returns:
+        Accuracy, loss (mean cross-entropy), macro F1 and calibration error; and what a prediction costs.
+    """
     import_tensorflow()
     from fashion_mnist.evaluation import plots
     from fashion_mnist.training import saving
 
-    model = saving.load(config.model_file)
+    model, test, names = saving.load(config.model_file), dataset.test, dataset.card.class_names
     probabilities = predict(model, test.images)
-    counts = confusion(test.labels, probabilities.argmax(axis=1), len(card.class_names))
+    predicted = probabilities.argmax(axis=1)
+    counts = confusion(test.labels, predicted, len(names))
     metrics = summarize(test.labels, probabilities, counts)
-    per_class = per_class_table(counts, card.class_names)
+    per_class = per_class_table(counts, names)
 
     output = config.folder("plots") / "test"
     write_table(output / "per_class.csv", per_class)
     write_predictions(config.predictions_file, test.labels, probabilities)
-    pairs = zip(test.labels, probabilities.argmax(axis=1), strict=True)
-    names = card.class_names
+    pairs = zip(test.labels, predicted, strict=True)
     write_table(output / "predictions.csv", [{"actual": names[a], "predicted": names[p]} for a, p in pairs])
-    title = f"{config.variant} on the test set of {card.title}"
+    title = f"{config.variant} on the test set of {dataset.card.title}"
     write_figure(plots.confusion_matrix(counts, names, title), output / "confusion_matrix.png")
     write_figure(plots.predictions(*test, probabilities, names, title), output / "predictions.png")
     spent = prediction_costs(model, test.images[:EVALUATION_BATCH])
     of_model = {"flops_per_image": int(spent["system/flops_per_image"])}
     write_metrics(config.folder("metrics") / "test.json", metrics | of_model)
-    record(config, card, metrics | spent, outbox)
     show(title, metrics, per_class)
-    return metrics
+    return metrics | spent
 
 
-def record(config: Config, card: Card, metrics: dict[str, float], outbox: Outbox | None) -> None:
-    """Adds metrics, pictures, tables and predictions to the run of the model, which is closed here if it was found."""
-    found = None
-    if outbox is None:
-        client = store.connect(config.tracking)
-        outbox = found = Outbox(client, config.tracking.uri, find_run(client, config, card))
-    outbox.measure(metrics, of_model=True)
+def add_evaluation(config: Config, card: Card, metrics: dict[str, float], run: Outbox) -> None:
+    """Tells the run of the model metrics, pictures, tables and predictions.
+
+    Raises:
+        UserError: what was evaluated is not the model that the run has trained.
+    """
+    if run.tags.get("model_digest") != lineage.file_digest(config.model_file):
+        raise UserError(
+            f"another run has replaced {config.model_file} meanwhile; give each of them a folder: output_dir=..."
+        )
+    run.measure(metrics, of_model=True)
     for file in sorted((config.folder("plots") / "test").iterdir()):
-        outbox.add(file, "plots")
-    outbox.add(config.predictions_file, "predictions")
-    description = outbox.tags.get("mlflow.note.content", "").partition("\n\nTest accuracy")[0]
+        run.add(file, "plots")
+    run.add(config.predictions_file, "predictions")
+    description = run.tags.get("mlflow.note.content", "").partition("\n\nTest accuracy")[0]
     result = f"Test accuracy {metrics['test_accuracy']:.4f}, loss {metrics['test_loss']:.4f} on {card.title}."
-    outbox.tag({"mlflow.note.content": f"{description}\n\n{result}"})
-    if found:
-        found.close()
-        store.label_step(config.tracking, f"evaluate {config.variant}", f"Recorded in run `{found.run_id}`.")
+    run.tag({"mlflow.note.content": f"{description}\n\n{result}"})
 
 
 def predict(model: "keras.Model", images: np.ndarray) -> np.ndarray:

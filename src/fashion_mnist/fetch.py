@@ -7,17 +7,16 @@ from rich.console import Console
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config
-from fashion_mnist.data.dataset import read_card
 from fashion_mnist.data.prepare import prepare
 from fashion_mnist.tracking import store
 
 
 def fetch(config: Config) -> None:
     """Prepares the configured dataset in `data_root`, and says where it lies."""
-    folder = prepare(config.data, config.data_root)
-    card = read_card(folder)
+    dataset = prepare(config.data, config.data_root)
+    card = dataset.card
     counts = " + ".join(f"{card.files[f'{split}_labels.npy']['shape'][0]:,} {split}" for split in ("train", "test"))
-    summary = f"{card.title}: {counts} images in {folder} (digest {card.digest})."
+    summary = f"{card.title}: {counts} images in {dataset.folder} (digest {card.digest})."
     Console().print(summary, highlight=False, soft_wrap=True)
     store.label_step(config.tracking, f"fetch {card.name}", summary)
 

@@ -17,15 +17,16 @@ from rich.table import Table
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config, ReproduceConfig
-from fashion_mnist.data.dataset import read_card
+from fashion_mnist.data.dataset import Dataset
 from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import UserError
-from fashion_mnist.evaluate import evaluate
+from fashion_mnist.evaluate import add_evaluation, evaluate_model
 from fashion_mnist.reproduction import original
 from fashion_mnist.reproduction.outcome import Outcome, outcome_of, record
 from fashion_mnist.startup import import_tensorflow
 from fashion_mnist.tracking import store
-from fashion_mnist.train import train
+from fashion_mnist.tracking.run import opened
+from fashion_mnist.train import train_model
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -39,9 +40,9 @@ def reproduce(config: ReproduceConfig) -> None:
     client = store.connect(config.tracking)
     run = original.find(client, config.run)
     settings = original.configuration(client, run, config)
-    card = read_card(prepare(settings.data, config.data_root))
+    dataset = prepare(settings.data, config.data_root)
     import_tensorflow()
-    origins = original.origins(client, run, settings, card)
+    origins = original.origins(client, run, settings, dataset.card)
     show_origins(origins, run.info.run_name or config.run)
     if config.check_only:
         other = ", ".join(row.what for row in origins if row.differs)
@@ -52,7 +53,7 @@ def reproduce(config: ReproduceConfig) -> None:
         again = original.with_own_code(client, run, settings)
         store.label_step(config.tracking, f"reproduce {run.info.run_name}", f"Recorded in run `{again}`.")
     else:
-        again = with_this_code(run, settings)
+        again = with_this_code(run, settings, dataset)
     made = client.get_run(again)
     if made.info.status != "FINISHED":
         raise UserError(
@@ -65,10 +66,14 @@ def reproduce(config: ReproduceConfig) -> None:
     sys.exit(EXIT_CODES[outcome.word])
 
 
-def with_this_code(run: "Run", settings: Config) -> str:
+def with_this_code(run: "Run", settings: Config, dataset: Dataset) -> str:
     """Trains the same, evaluates it if the run was evaluated, and returns the id of the new run."""
-    evaluated = "test_accuracy" in run.data.metrics
-    return train(settings, then=(lambda outbox: evaluate(settings, outbox)) if evaluated else None)
+    settings.make_folders()
+    with opened(settings, dataset) as (again, checkpoint):
+        train_model(settings, dataset, again, checkpoint)
+        if "test_accuracy" in run.data.metrics:
+            add_evaluation(settings, dataset.card, evaluate_model(settings, dataset), again)
+    return again.run_id
 
 
 def show_origins(origins: list[original.Origin], name: str) -> None:

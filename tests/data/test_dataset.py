@@ -17,9 +17,8 @@ from fashion_mnist.data.dataset import (
     Card,
     is_intact,
     load_part,
-    load_test,
-    load_training,
     read_card,
+    read_dataset,
     stratified,
 )
 from fashion_mnist.errors import UserError
@@ -89,20 +88,20 @@ def test_stratified_does_not_just_take_the_first_ones() -> None:
 
 
 def test_the_two_parts_have_the_sizes_asked_for(prepared: Path) -> None:
-    training, validation = load_training(prepared, read_card(prepared), 100)
+    training, validation = read_dataset(prepared, 100).parts
     assert (training.images.shape, training.labels.shape) == ((TRAIN - 100, 28, 28), (TRAIN - 100,))
     assert (validation.images.shape, validation.labels.shape) == ((100, 28, 28), (100,))
     assert {part.dtype for part in (*training, *validation)} == {np.dtype(np.uint8)}
 
 
 def test_validation_holds_every_class_in_proportion(prepared: Path) -> None:
-    _, validation = load_training(prepared, read_card(prepared), 100)
+    _, validation = read_dataset(prepared, 100).parts
     assert np.bincount(validation.labels).tolist() == [10] * 10
 
 
 def test_no_image_is_in_both_parts_and_none_is_lost(prepared: Path) -> None:
     card = read_card(prepared)
-    training, validation = load_training(prepared, card, 100)
+    training, validation = read_dataset(prepared, 100).parts
     mine, kept = ({image.tobytes() for image in part.images} for part in (training, validation))
     everything = {image.tobytes() for image in load_part(prepared, card, "train_images")}
     assert len(everything) == TRAIN  # no two garments are drawn alike, so bytes tell them apart
@@ -114,42 +113,42 @@ def test_images_keep_their_labels(prepared: Path) -> None:
     card = read_card(prepared)
     images, labels = load_part(prepared, card, "train_images"), load_part(prepared, card, "train_labels")
     label_of = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
-    for part in load_training(prepared, card, 100):
+    for part in read_dataset(prepared, 100).parts:
         assert [label_of[image.tobytes()] for image in part.images] == part.labels.tolist()
 
 
 def test_the_parts_are_the_same_every_time(prepared: Path) -> None:
-    first, second = (load_training(prepared, read_card(prepared), 100) for _ in range(2))
+    first, second = (read_dataset(prepared, 100).parts for _ in range(2))
     for one, other in zip(first, second, strict=True):
         assert np.array_equal(one.images, other.images)
         assert np.array_equal(one.labels, other.labels)
 
 
 def test_without_validation_all_images_are_for_training(prepared: Path) -> None:
-    training, validation = load_training(prepared, read_card(prepared), 0)
+    training, validation = read_dataset(prepared, 0).parts
     assert (len(training.images), len(training.labels)) == (TRAIN, TRAIN)
     assert (validation.images.shape, validation.labels.shape) == ((0, 28, 28), (0,))
 
 
 def test_without_validation_the_images_stay_on_the_disk(prepared: Path) -> None:
-    training, _ = load_training(prepared, read_card(prepared), 0)
+    training, _ = read_dataset(prepared, 0).parts
     assert isinstance(training.images, np.memmap)
     assert not training.images.flags.writeable
 
 
 def test_a_single_image_may_be_left_to_learn_from(prepared: Path) -> None:
-    training, validation = load_training(prepared, read_card(prepared), TRAIN - 1)
+    training, validation = read_dataset(prepared, TRAIN - 1).parts
     assert (len(training.images), len(validation.images)) == (1, TRAIN - 1)
 
 
 @pytest.mark.parametrize("validation", [TRAIN, TRAIN + 1, 59_999])
 def test_a_validation_split_that_leaves_nothing_is_refused(validation: int, prepared: Path) -> None:
     with pytest.raises(UserError, match=f"data.validation={validation} leaves nothing of the {TRAIN}"):
-        load_training(prepared, read_card(prepared), validation)
+        _ = read_dataset(prepared, validation).parts
 
 
 def test_the_test_set_comes_whole(prepared: Path) -> None:
-    images, labels = load_test(prepared, read_card(prepared))
+    images, labels = read_dataset(prepared).test
     assert (images.shape, labels.shape) == ((TEST, 28, 28), (TEST,))
 
 
@@ -161,7 +160,7 @@ def test_a_file_that_was_changed_after_fetch_is_named(position: int, part: str, 
     content[position] ^= 1
     file.write_bytes(content)
     with pytest.raises(UserError, match=rf"{part}\.npy was changed after fetch; .*fashion_mnist\.fetch"):
-        load_training(folder, read_card(folder), 100) if "train" in part else load_test(folder, read_card(folder))
+        read_dataset(folder, 100).parts if "train" in part else read_dataset(folder).test
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -174,7 +173,7 @@ def test_a_file_that_is_gone_is_named(part: str, folder: Path) -> None:
 def test_training_does_not_read_the_test_set(folder: Path) -> None:
     for part in ("test_images", "test_labels"):
         (folder / f"{part}.npy").unlink()
-    assert len(load_training(folder, read_card(folder), 100)[0].labels) == 500
+    assert len(read_dataset(folder, 100).parts[0].labels) == 500
 
 
 def test_a_folder_without_a_card_is_no_dataset(tmp_path: Path) -> None:

@@ -1,17 +1,17 @@
 """Downloads from real mirrors on this machine: some good, some broken in the ways in which mirrors break."""
 
+import gzip
 import hashlib
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from mirrors import Answer, Handler, Mirror, a_trickling_body, a_web_page, deliver, half_a_file, mirror, silence
 
-from fashion_mnist.data import download as module
-from fashion_mnist.data.download import download, reachable
+from fashion_mnist.data.download import PIECE, download, reachable
 from fashion_mnist.errors import SourceUnavailableError, UserError
 
 FILES = {"images.gz": bytes(range(256)) * 200, "labels.gz": b"labels"}
@@ -19,75 +19,8 @@ DIGESTS = {name: hashlib.md5(content).hexdigest() for name, content in FILES.ite
 TIMEOUT = 0.7
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Leaves HEAD and GET to its mirror."""
-
-    server: "Mirror"  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    @property
-    def content(self) -> bytes:
-        return FILES[self.path.rpartition("/")[2]]
-
-    def do_HEAD(self) -> None:
-        self.server.greet(self)
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path.rpartition("/")[2])
-        self.server.answer(self)
-
-    def announce(self, length: int, kind: str = "application/gzip") -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(length))
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
-
-
-class Mirror(ThreadingHTTPServer):
-    """An HTTP server on a free port of this machine that keeps a list of what it was asked for."""
-
-    daemon_threads = True
-
-    def __init__(self, answer: Callable[[Handler], None], greet: Callable[[Handler], None]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.answer, self.greet, self.asked, self.closing = answer, greet, [], threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/fashion"
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Keeps quiet about clients that hang up, which is what they should do."""
-
-
-def say_yes(handler: Handler) -> None:
-    handler.send_response(200)
-    handler.end_headers()
-
-
 def say_yes_letter_by_letter(handler: Handler) -> None:
-    for byte in b"HTTP/1.0 200 OK\r\nServer: slow" * 100:
-        handler.wfile.write(bytes([byte]))
-        if handler.server.closing.wait(0.1):
-            return
-
-
-def deliver(handler: Handler) -> None:
-    handler.announce(len(handler.content))
-    handler.wfile.write(handler.content)
-
-
-def answer_with_html(handler: Handler) -> None:
-    page = b"<html>Please sign in to this hotel's network.</html>"
-    handler.announce(len(page), "text/html")
-    handler.wfile.write(page)
-
-
-def hang_up_halfway(handler: Handler) -> None:
-    handler.announce(len(handler.content))
-    handler.wfile.write(handler.content[: len(handler.content) // 2])
+    handler.slowly(b"HTTP/1.0 200 OK\r\nServer: slow" * 100)
 
 
 def break_off_a_chunk(handler: Handler) -> None:
@@ -105,21 +38,9 @@ def end_early_without_a_length(handler: Handler) -> None:
     handler.wfile.write(handler.content[:3])
 
 
-def fall_silent_at_once(handler: Handler) -> None:
-    handler.server.closing.wait(30)
-
-
 def fall_silent_halfway(handler: Handler) -> None:
-    hang_up_halfway(handler)
-    handler.server.closing.wait(30)
-
-
-def trickle(handler: Handler) -> None:
-    handler.announce(len(handler.content))
-    for byte in handler.content:
-        handler.wfile.write(bytes([byte]))
-        if handler.server.closing.wait(0.02):
-            return
+    half_a_file(handler)
+    silence(handler)
 
 
 def fail(handler: Handler) -> None:
@@ -133,13 +54,13 @@ def redirect_without_end(handler: Handler) -> None:
 
 
 BROKEN = [
-    answer_with_html,
-    hang_up_halfway,
+    a_web_page,
+    half_a_file,
     break_off_a_chunk,
     end_early_without_a_length,
-    fall_silent_at_once,
+    silence,
     fall_silent_halfway,
-    trickle,
+    a_trickling_body,
     fail,
     redirect_without_end,
 ]
@@ -147,28 +68,16 @@ broken = pytest.mark.parametrize("answer", BROKEN, ids=lambda answer: answer.__n
 
 
 @pytest.fixture(autouse=True)
-def _here_and_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy stands between the tests and their mirrors, and a trickle is judged early."""
+def _here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy stands between the tests and their mirrors."""
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(module, "SLOW_FOR", 0.3)
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Mirror]]:
     """Starts mirrors, and stops them after the test."""
-    mirrors: list[Mirror] = []
-
-    def start(answer: Callable[[Handler], None] = deliver, greet: Callable[[Handler], None] = say_yes) -> Mirror:
-        mirror = Mirror(answer, greet)
-        threading.Thread(target=mirror.serve_forever, args=(0.01,), daemon=True).start()
-        mirrors.append(mirror)
-        return mirror
-
-    yield start
-    for mirror in mirrors:
-        mirror.closing.set()
-        mirror.shutdown()
-        mirror.server_close()
+    with ExitStack() as stack:
+        yield lambda *answer, **head: stack.enter_context(mirror(FILES.__getitem__, *answer, **head))
 
 
 @pytest.fixture
@@ -225,7 +134,7 @@ def test_a_file_with_another_digest_stays_until_a_better_one_is_complete(
 ) -> None:
     (tmp_path / "images.gz").write_bytes(b"old")
     with pytest.raises(SourceUnavailableError):
-        download(DIGESTS, tmp_path, [serve(hang_up_halfway).url], TIMEOUT)
+        download(DIGESTS, tmp_path, [serve(half_a_file).url], TIMEOUT)
     assert contents(tmp_path) == {"images.gz": b"old"}
 
 
@@ -249,20 +158,49 @@ def test_mirrors_are_asked_in_the_given_order(tmp_path: Path, serve: Callable[..
     assert (first.asked, second.asked) == (list(FILES), [])
 
 
+def test_a_slow_mirror_that_keeps_going_is_waited_for(tmp_path: Path, serve: Callable[..., Mirror]) -> None:
+    content = bytes(4 * PIECE)
+
+    def deliver_slowly(handler: Handler) -> None:
+        handler.announce(len(content))
+        for start in range(0, len(content), PIECE):
+            handler.wfile.write(content[start : start + PIECE])
+            handler.server.closing.wait(TIMEOUT / 2)
+
+    first, second, start = serve(deliver_slowly), serve(), time.monotonic()
+    download({"images.gz": hashlib.md5(content).hexdigest()}, tmp_path, [first.url, second.url], TIMEOUT)
+    assert time.monotonic() - start > TIMEOUT
+    assert contents(tmp_path) == {"images.gz": content}
+    assert second.asked == []
+
+
+def test_a_server_that_calls_gzip_an_encoding_is_not_helped_to_unpack(
+    tmp_path: Path, serve: Callable[..., Mirror]
+) -> None:
+    content = gzip.compress(b"labels")
+
+    def deliver_as_encoded(handler: Handler) -> None:
+        handler.announce(len(content), Content_Encoding="gzip")
+        handler.wfile.write(content)
+
+    download({"labels.gz": hashlib.md5(content).hexdigest()}, tmp_path, [serve(deliver_as_encoded).url], TIMEOUT)
+    assert contents(tmp_path) == {"labels.gz": content}
+
+
 @broken
 def test_the_second_mirror_helps_when_the_first_is_broken(
-    answer: Callable[[Handler], None], tmp_path: Path, serve: Callable[..., Mirror]
+    answer: Answer, tmp_path: Path, serve: Callable[..., Mirror]
 ) -> None:
     first = serve(answer)
-    labels = {"labels.gz": DIGESTS["labels.gz"]} if answer is not trickle else {"images.gz": DIGESTS["images.gz"]}
-    download(labels, tmp_path, [first.url, serve().url], TIMEOUT)
-    assert contents(tmp_path) == {name: FILES[name] for name in labels}
+    name = "images.gz" if answer is a_trickling_body else "labels.gz"  # of six bytes, which trickle fast enough
+    download({name: DIGESTS[name]}, tmp_path, [first.url, serve().url], TIMEOUT)
+    assert contents(tmp_path) == {name: FILES[name]}
     assert first.asked
 
 
 @broken
 def test_a_broken_mirror_alone_is_given_up_with_the_way_out(
-    answer: Callable[[Handler], None], tmp_path: Path, serve: Callable[..., Mirror]
+    answer: Answer, tmp_path: Path, serve: Callable[..., Mirror]
 ) -> None:
     mirror, start = serve(answer), time.monotonic()
     with pytest.raises(SourceUnavailableError) as caught:
@@ -314,7 +252,7 @@ def test_many_unreachable_mirrors_cost_one_timeout_together(tmp_path: Path, dead
 
 def test_mirrors_that_answer_letter_by_letter_cost_one_timeout_together(serve: Callable[..., Mirror]) -> None:
     """Each letter starts the clock of the socket anew, so that the request itself never times out."""
-    mirrors = [serve(greet=say_yes_letter_by_letter).url for _ in range(4)]
+    mirrors = [serve(head=say_yes_letter_by_letter).url for _ in range(4)]
     start = time.monotonic()
     assert reachable(mirrors, "images.gz", TIMEOUT) == []
     assert time.monotonic() - start < TIMEOUT + 1

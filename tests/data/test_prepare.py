@@ -39,7 +39,7 @@ def marks(folder: Path) -> dict[str, tuple[int, int]]:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of drawn garments; for reading only."""
-    return prepare(SYNTHETIC, tmp_path_factory.mktemp("prepared"))
+    return prepare(SYNTHETIC, tmp_path_factory.mktemp("prepared")).folder
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_others_may_read_the_prepared_folder(prepared: Path) -> None:
 
 def test_a_second_call_does_nothing(prepared: Path) -> None:
     before = marks(prepared)
-    assert prepare(SYNTHETIC, prepared.parent) == prepared
+    assert prepare(SYNTHETIC, prepared.parent).folder == prepared
     assert marks(prepared) == before
 
 
@@ -140,7 +140,7 @@ def test_another_validation_size_does_not_draw_again(prepared: Path) -> None:
 def test_other_sizes_or_another_seed_replace_what_lies_there(change: dict, root: Path) -> None:
     before = digests(root / "synthetic")
     config = replace(SYNTHETIC, **change)
-    folder = prepare(config, root)
+    folder = prepare(config, root).folder
     assert is_intact(folder)
     assert len(load_part(folder, read_card(folder), "train_images")) == config.train_images
     assert len(load_part(folder, read_card(folder), "test_images")) == config.test_images
@@ -149,19 +149,19 @@ def test_other_sizes_or_another_seed_replace_what_lies_there(change: dict, root:
 
 
 def test_the_same_bytes_come_out_in_every_root(prepared: Path, tmp_path: Path) -> None:
-    assert digests(prepare(SYNTHETIC, tmp_path / "another" / "root")) == digests(prepared)
+    assert digests(prepare(SYNTHETIC, tmp_path / "another" / "root").folder) == digests(prepared)
 
 
 def test_a_changed_file_is_noticed_and_prepared_again(root: Path, prepared: Path) -> None:
     content = bytearray((root / "synthetic" / "train_images.npy").read_bytes())
     content[len(content) // 2] ^= 0xFF
     (root / "synthetic" / "train_images.npy").write_bytes(content)
-    assert digests(prepare(SYNTHETIC, root)) == digests(prepared)
+    assert digests(prepare(SYNTHETIC, root).folder) == digests(prepared)
 
 
 def test_a_missing_file_is_noticed_and_prepared_again(root: Path, prepared: Path) -> None:
     (root / "synthetic" / "test_images.npy").unlink()
-    assert digests(prepare(SYNTHETIC, root)) == digests(prepared)
+    assert digests(prepare(SYNTHETIC, root).folder) == digests(prepared)
 
 
 def test_arrays_in_use_outlive_the_folder_that_is_replaced(root: Path) -> None:
@@ -178,7 +178,7 @@ def test_arrays_in_use_outlive_the_folder_that_is_replaced(root: Path) -> None:
 def test_auto_falls_back_on_drawn_garments_with_a_banner(
     nowhere: list[str], root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = prepare(replace(SYNTHETIC, name="auto", mirrors=nowhere), root)
+    folder = prepare(replace(SYNTHETIC, name="auto", mirrors=nowhere), root).folder
     assert folder == root / "synthetic"
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -226,14 +226,14 @@ def test_the_digest_of_the_real_dataset_is_the_same_everywhere(real_root: Path) 
 def test_another_dataset_in_the_place_of_the_real_one_is_not_taken_for_it(prepared: Path, tmp_path: Path) -> None:
     shutil.copytree(prepared, tmp_path / "fashion_mnist")
     config = DataConfig(name="fashion_mnist", validation=5000, dir=os.environ["FASHION_MNIST_DIR"])
-    assert read_card(prepare(config, tmp_path)).title == "Fashion-MNIST"
+    assert read_card(prepare(config, tmp_path).folder).title == "Fashion-MNIST"
 
 
 @needs_real_data
 def test_auto_takes_the_prepared_real_dataset_without_asking_anybody(
     nowhere: list[str], real_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert prepare(replace(SYNTHETIC, name="auto", mirrors=nowhere), real_root) == real_root / "fashion_mnist"
+    assert prepare(replace(SYNTHETIC, name="auto", mirrors=nowhere), real_root).folder == real_root / "fashion_mnist"
     assert capsys.readouterr().err == ""
 
 
@@ -265,7 +265,7 @@ from fashion_mnist.data.dataset import PARTS, load_part, read_card
 from fashion_mnist.data.prepare import prepare
 print("ready", flush=True)
 sys.stdin.readline()
-folder = prepare({SYNTHETIC!r}, sys.argv[1])
+folder = prepare({SYNTHETIC!r}, sys.argv[1]).folder
 for part in PARTS:
     load_part(folder, read_card(folder), part)
 """

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, assert_one_sentence, needs_real_data, run_here, run_step
 
 from fashion_mnist.cli import compose
-from fashion_mnist.data.dataset import CLASS_NAMES, Arrays, load_test, load_training, read_card
+from fashion_mnist.data.dataset import CLASS_NAMES, Arrays, read_card, read_dataset
 from fashion_mnist.data.prepare import prepare
 from fashion_mnist.data.synthetic import generate
 from fashion_mnist.data.tfds import CONTENT, content
@@ -50,11 +50,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory, drawn: Arrays) -> Path:
 
 
 def test_images_labels_and_class_names_arrive(folder: Path, drawn: Arrays, tmp_path: Path) -> None:
-    prepared = prepare(compose(["data=tfds", f"data.dir={folder}"]).data, tmp_path)
+    prepared = prepare(compose(["data=tfds", f"data.dir={folder}"]).data, tmp_path).folder
     card = read_card(prepared)
     assert card.class_names == CLASS_NAMES
     assert "fashion_mnist/3.0.1" in card.source
-    (training, _), test = load_training(prepared, card, 0), load_test(prepared, card)
+    (training, _), test = read_dataset(prepared, 0).parts, read_dataset(prepared).test
     arrived = {
         "train_images": training.images,
         "train_labels": training.labels,
@@ -66,7 +66,7 @@ def test_images_labels_and_class_names_arrive(folder: Path, drawn: Arrays, tmp_p
 
 
 def test_other_images_under_the_same_name_are_not_called_fashion_mnist(folder: Path, tmp_path: Path) -> None:
-    card = read_card(prepare(compose(["data=tfds", f"data.dir={folder}"]).data, tmp_path))
+    card = read_card(prepare(compose(["data=tfds", f"data.dir={folder}"]).data, tmp_path).folder)
     assert "not Fashion-MNIST" in card.title
 
 
@@ -109,9 +109,8 @@ def test_without_the_extra_the_way_to_it_is_named(empty_folder: Path) -> None:
 
 @needs_real_data
 def test_the_official_images_are_known_in_any_order(tmp_path: Path) -> None:
-    folder = prepare(compose(["data=fashion_mnist"]).data, tmp_path)
-    card = read_card(folder)
-    (training, _), test = load_training(folder, card, 0), load_test(folder, card)
+    dataset = prepare(compose(["data=fashion_mnist", "data.validation=0"]).data, tmp_path)
+    training, test = dataset.training, dataset.test
     order = np.random.default_rng(0).permutation(len(training.labels))
     arrays = {"train_images": training.images[order], "train_labels": training.labels[order]}
     arrays |= {"test_images": test.images, "test_labels": test.labels}

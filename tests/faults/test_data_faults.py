@@ -25,7 +25,7 @@ from fashion_mnist.cli import compose
 from fashion_mnist.config import DataConfig
 from fashion_mnist.data import official
 from fashion_mnist.data import prepare as preparation
-from fashion_mnist.data.dataset import CARD, PARTS, Card, is_intact, load_part, load_training, read_card
+from fashion_mnist.data.dataset import CARD, PARTS, Card, is_intact, load_part, read_card, read_dataset
 from fashion_mnist.data.official import official_arrays
 from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import SourceUnavailableError, UserError
@@ -60,7 +60,7 @@ def digests(folder: Path) -> dict[str, str]:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root with drawn garments, and the same as what passes for the official images; for reading only."""
     root = tmp_path_factory.mktemp("prepared")
-    drawn = prepare(SMALL, root)
+    drawn = prepare(SMALL, root).folder
     arrays = {part: np.array(load_part(drawn, read_card(drawn), part)) for part in PARTS}
     about = {"name": "fashion_mnist", "source": official.HOME, "license": official.LICENSE}
     preparation.write(root / "fashion_mnist", arrays, about)
@@ -79,7 +79,7 @@ def without_source(tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     folder = shutil.copytree(prepared / "fashion_mnist", tmp_path / "root" / "fashion_mnist")
     monkeypatch.setattr(preparation, "DIGEST", read_card(folder).digest)
-    assert prepare(NOBODY_TO_ASK, folder.parent) == folder
+    assert prepare(NOBODY_TO_ASK, folder.parent).folder == folder
     return folder
 
 
@@ -110,7 +110,7 @@ def test_a_file_changed_after_fetch_that_cannot_be_had_again_is_refused(
                 prepare(NOBODY_TO_ASK, without_source.parent)
             count += 1
             shutil.copy(prepared / "fashion_mnist" / name, without_source)
-    assert prepare(NOBODY_TO_ASK, without_source.parent) == without_source
+    assert prepare(NOBODY_TO_ASK, without_source.parent).folder == without_source
     survived("a dataset file changed after `fetch` that cannot be had again: refused before training", count, 20)
 
 
@@ -127,15 +127,15 @@ def test_no_byte_of_the_card_can_change_unnoticed(without_source: Path, full: bo
                 prepare(NOBODY_TO_ASK, without_source.parent)
             count += 1
     file.write_bytes(content)
-    assert prepare(NOBODY_TO_ASK, without_source.parent) == without_source
+    assert prepare(NOBODY_TO_ASK, without_source.parent).folder == without_source
     survived("one byte of a dataset's card changed", count, 2 * len(positions))
 
 
 def test_a_change_between_preparing_and_reading_is_refused(drawn: Path) -> None:
-    card = read_card(drawn)
+    dataset = read_dataset(drawn, SMALL.validation)
     flip(drawn / "train_images.npy", -1)
     with pytest.raises(UserError, match=r"train_images\.npy was changed after fetch"):
-        load_training(drawn, card, SMALL.validation)
+        _ = dataset.parts
 
 
 def test_other_images_in_the_place_of_the_real_ones_are_refused(drawn: Path, without_source: Path) -> None:
@@ -353,7 +353,7 @@ def at_once(number: int, arguments: list[str], root: Path) -> dict[str, str]:
 
 
 def test_fetches_at_once_all_succeed(empty_folder: Path, full: bool, survived: Survived) -> None:
-    reference = digests(prepare(compose(SEVERAL).data, empty_folder / "reference"))
+    reference = digests(prepare(compose(SEVERAL).data, empty_folder / "reference").folder)
     rounds = [2] * 4 + [4] * 2 if full else [2]
     count = sum(
         at_once(number, SEVERAL, empty_folder / f"root{turn}") == reference for turn, number in enumerate(rounds)
@@ -374,7 +374,7 @@ def test_a_second_process_waits_and_does_not_do_the_work_again(
     with fetching(*SEVERAL, f"data_root={empty_folder}/root") as first:
         wait_for(lambda: any(empty_folder.glob("root/.unfinished-*")))
         monkeypatch.setattr(preparation, "generate", None)  # would fail if it were called
-        folder = prepare(compose(SEVERAL).data, empty_folder / "root")
+        folder = prepare(compose(SEVERAL).data, empty_folder / "root").folder
         first.wait(60)
     assert is_intact(folder)
     assert capsys.readouterr().err == f"Waiting for another process that is at work in {folder.parent}.\n"
@@ -425,5 +425,5 @@ def test_a_lock_that_cannot_be_had_breaks_nothing(drawn: Path, monkeypatch: pyte
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "no" / "such" / "folder"))
     os.mkfifo(tmp_path / "no")
     changed = replace(SMALL, drawing_seed=1)
-    assert is_intact(prepare(changed, drawn.parent))
+    assert is_intact(prepare(changed, drawn.parent).folder)
     assert list(drawn.parent.iterdir()) == [drawn]

@@ -8,13 +8,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
+import mirrors
 import pytest
 from conftest import assert_one_sentence, needs_real_data, run_step
+from mirrors import Answer, Handler, a_trickling_body, a_web_page, agree, deliver, half_a_file, silence
 
 from fashion_mnist.data import download as module
 from fashion_mnist.data.dataset import read_card
@@ -30,88 +32,16 @@ DIGESTS = {"images.gz": hashlib.md5(CONTENT).hexdigest()}
 TIMEOUT = 0.7
 
 
-class Mirror(ThreadingHTTPServer):
-    """An HTTP server on a free port of this machine, which answers as it is told."""
-
-    daemon_threads = True
-
-    def __init__(self, get: Callable[["Handler"], None], head: Callable[["Handler"], None] | None, pace: float) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.get, self.head, self.pace = get, head or agree, pace
-        self.asked: list[str] = []
-        self.closing = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Keeps quiet about clients that hang up, which is what they should do."""
+def content(name: str) -> bytes:
+    return (REAL / name).read_bytes() if "ubyte" in name else CONTENT
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Leaves HEAD and GET to its mirror."""
-
-    server: Mirror  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    @property
-    def content(self) -> bytes:
-        name = self.path.rpartition("/")[2]
-        return (REAL / name).read_bytes() if "ubyte" in name else CONTENT
-
-    def do_HEAD(self) -> None:
-        self.server.head(self)
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path.rpartition("/")[2])
-        self.server.get(self)
-
-    def announce(self, length: int) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(length))
-        self.end_headers()
-
-    def slowly(self, content: bytes) -> None:
-        """Says something byte by byte, until the mirror closes."""
-        for byte in content:
-            self.wfile.write(bytes([byte]))
-            self.wfile.flush()
-            if self.server.closing.wait(self.server.pace):
-                return
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
-
-
-def agree(handler: Handler) -> None:
-    handler.send_response(200)
-    handler.end_headers()
-
-
-def deliver(handler: Handler) -> None:
-    handler.announce(len(handler.content))
-    handler.wfile.write(handler.content)
-
-
-def a_web_page_with_status_200(handler: Handler) -> None:
-    page = b"<html>Please sign in to this hotel's network.</html>"
-    handler.announce(len(page))
-    handler.wfile.write(page)
-
-
-def half_a_file(handler: Handler) -> None:
-    handler.announce(len(handler.content))
-    handler.wfile.write(handler.content[: len(handler.content) // 2])
+mirror = partial(mirrors.mirror, content)
 
 
 def half_a_file_that_calls_itself_whole(handler: Handler) -> None:
     handler.announce(len(handler.content) // 2)
     handler.wfile.write(handler.content[: len(handler.content) // 2])
-
-
-def a_trickling_body(handler: Handler) -> None:
-    handler.announce(len(handler.content))
-    handler.slowly(handler.content)
 
 
 def trickling_headers(handler: Handler) -> None:
@@ -124,10 +54,6 @@ def a_trickling_chunk_size(handler: Handler) -> None:
     handler.slowly(b"0" * 60_000)
 
 
-def silence(handler: Handler) -> None:
-    handler.server.closing.wait(60)
-
-
 def a_file_without_end(handler: Handler) -> None:
     handler.send_response(200)
     handler.end_headers()
@@ -135,40 +61,24 @@ def a_file_without_end(handler: Handler) -> None:
         handler.wfile.write(bytes(1 << 20))
 
 
-FAULTS: dict[str, tuple[Callable[[Handler], None], Callable[[Handler], None] | None]] = {
-    "a web page with status 200": (a_web_page_with_status_200, None),
-    "half a file": (half_a_file, None),
-    "half a file that calls itself whole": (half_a_file_that_calls_itself_whole, None),
-    "a body byte by byte": (a_trickling_body, None),
-    "headers byte by byte": (trickling_headers, None),
+FAULTS: dict[str, tuple[Answer, Answer]] = {
+    "a web page with status 200": (a_web_page, agree),
+    "half a file": (half_a_file, agree),
+    "half a file that calls itself whole": (half_a_file_that_calls_itself_whole, agree),
+    "a body byte by byte": (a_trickling_body, agree),
+    "headers byte by byte": (trickling_headers, agree),
     "headers byte by byte, from the first request on": (trickling_headers, trickling_headers),
-    "the size of a chunk byte by byte": (a_trickling_chunk_size, None),
-    "no answer": (silence, None),
+    "the size of a chunk byte by byte": (a_trickling_chunk_size, agree),
+    "no answer": (silence, agree),
     "no answer, from the first request on": (silence, silence),
-    "a file without end": (a_file_without_end, None),
+    "a file without end": (a_file_without_end, agree),
 }
-
-
-@contextmanager
-def mirror(
-    get: Callable[[Handler], None] = deliver, head: Callable[[Handler], None] | None = None, pace: float = 0.1
-) -> Iterator[Mirror]:
-    """Runs a mirror; with faults, `pace` seconds go by between two bytes."""
-    server = Mirror(get, head, pace)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.closing.set()
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture(autouse=True)
 def _here_and_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy stands between the tests and their mirrors, and what is slow is judged early."""
+    """No proxy stands between the tests and their mirrors, and what is too long is judged early."""
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(module, "SLOW_FOR", 0.3)
     monkeypatch.setattr(module, "LARGEST", 10_000_000)
 
 
@@ -180,9 +90,9 @@ def test_a_broken_mirror_is_given_up_and_the_next_one_asked(tmp_path: Path, surv
             start = time.monotonic()
             download(DIGESTS, folder, [broken.url, good.url], TIMEOUT)
             assert time.monotonic() - start < 3, fault
-            count += bool(broken.asked or head) and {file.name: file.read_bytes() for file in folder.iterdir()} == {
-                "images.gz": CONTENT
-            }
+            count += bool(broken.asked or head is not agree) and {
+                file.name: file.read_bytes() for file in folder.iterdir()
+            } == {"images.gz": CONTENT}
     survived("a broken mirror (web page, half a file, a trickle, nothing): the next is asked", count, 10)
 
 
@@ -202,9 +112,7 @@ def test_broken_mirrors_alone_end_in_one_sentence_and_leave_nothing(tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("get", [a_trickling_body, trickling_headers, silence], ids=lambda get: get.__name__)
-def test_one_byte_a_second_is_given_up_with_the_usual_settings(
-    get: Callable[[Handler], None], empty_folder: Path, full: bool
-) -> None:
+def test_one_byte_a_second_is_given_up_with_the_usual_settings(get: Answer, empty_folder: Path, full: bool) -> None:
     if get is not trickling_headers and not full:
         pytest.skip("with --full")
     with mirror(get, pace=1) as broken:

@@ -21,7 +21,7 @@ EPOCHS = 40
 JOB = [*TINY[:1], "data.train_images=12000", "data.test_images=500", "data.validation=1000", f"trainer.epochs={EPOCHS}"]
 # Functions in the middle of which the job is killed, when they are called for the n-th time.
 MOMENTS = [
-    ("fashion_mnist.tracking.run", "experiment", 1),
+    ("fashion_mnist.tracking.store", "experiment", 1),
     ("fashion_mnist.tracking.run", "describe", 1),
     ("fashion_mnist.tracking.description", "params", 1),
     ("fashion_mnist.training.fit", "fit", 1),
@@ -66,7 +66,7 @@ if module.startswith(("mlflow", "fashion_mnist")):
 patch()
 from fashion_mnist import __main__
 from fashion_mnist.cli import main
-main(__main__.run)
+main(__main__.main_job)
 """
 
 

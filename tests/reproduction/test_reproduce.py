@@ -81,26 +81,13 @@ def test_a_run_is_reproduced_byte_for_byte(trained: Run, tiny_data: Path, capsys
 def test_check_only_trains_nothing(
     trained: Run, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr("fashion_mnist.reproduce.train", lambda *_: pytest.fail("it trains"))
+    monkeypatch.setattr("fashion_mnist.reproduce.train_model", lambda *_: pytest.fail("it trains"))
     assert outcome(tiny_data, f"run={trained.info.run_id}", "check_only=true") == 0
     assert "differs" not in capsys.readouterr().out
 
 
-ORIGINS = {
-    "git_commit": "commit",
-    "code_digest": "code that trains",
-    "config_digest": "configuration",
-    "dataset_digest": "data",
-    "lock_digest": "packages (uv.lock)",
-    "python": "Python",
-    "tensorflow": "TensorFlow",
-    "keras": "Keras",
-    "device": "machine",
-}
-
-
 def test_what_differs_is_said(trained: Run, tiny_data: Path, capsys: pytest.CaptureFixture) -> None:
-    for tag, name in ORIGINS.items():
+    for tag, name in lineage.ORIGIN.items():
         client().set_tag(trained.info.run_id, tag, "other")
         assert outcome(tiny_data, f"run={trained.info.run_id}", "check_only=true") == 4
         (line,) = [line for line in capsys.readouterr().out.splitlines() if "differs" in line]

@@ -20,10 +20,10 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 from mlflow.tensorflow import autolog, load_model
 
-from fashion_mnist.__main__ import run as main_job
+from fashion_mnist.__main__ import main_job
 from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
-from fashion_mnist.data.dataset import Split, load_training, read_card
+from fashion_mnist.data.dataset import Split
 from fashion_mnist.data.prepare import prepare
 from fashion_mnist.tracking.description import flat
 from fashion_mnist.training.build import build, optimizer_of
@@ -154,7 +154,7 @@ def trainings(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path, ti
         mlflow.set_tracking_uri(store)
         config = compose([*TINY[:4], *STANDSTILL, f"data_root={tiny_data}", f"tracking.uri={store}"])
         prepared = prepare(config.data, config.data_root)
-        training, validation = load_training(prepared, read_card(prepared), config.data.validation)
+        training, validation = prepared.parts
 
         model = build(config)
         model.compile(keras.optimizers.Adam(1e-30), "sparse_categorical_crossentropy", metrics=["accuracy"])

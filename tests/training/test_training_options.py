@@ -13,7 +13,7 @@ from conftest import ROOT, assert_one_sentence, run_step
 from fashion_mnist.cli import compose
 from fashion_mnist.comparison.reading import curves_of
 from fashion_mnist.config import Config
-from fashion_mnist.data.dataset import load_training, read_card
+from fashion_mnist.data.dataset import read_dataset
 from fashion_mnist.train import train
 from fashion_mnist.training.build import build, loss_of, optimizer_of
 from fashion_mnist.training.fit import History, fit
@@ -25,7 +25,7 @@ EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf/experiment").glob("*.ya
 
 def trained(config: Config) -> tuple[keras.Model, History]:
     folder = Path(config.data_root) / config.data.name
-    training, validation = load_training(folder, read_card(folder), config.data.validation)
+    training, validation = read_dataset(folder, config.data.validation).parts
     model = build(config)
     return model, fit(model, training, validation, config)
 
@@ -76,14 +76,9 @@ def test_patience_keeps_the_best_epoch(tiny: Compose) -> None:
     assert len(history["loss"]) < 30
     best = epoch_kept(history, config)
     assert best == len(history["loss"]) - 3
-    _, validation = load_training(*dataset(config), config.data.validation)
+    _, validation = read_dataset(Path(config.data_root) / config.data.name, config.data.validation).parts
     right = np.asarray(model(validation.images)).argmax(1) == validation.labels
     assert right.mean() == pytest.approx(history["val_accuracy"][best], abs=1e-6)
-
-
-def dataset(config: Config):
-    folder = Path(config.data_root) / config.data.name
-    return folder, read_card(folder)
 
 
 def test_the_runs_metrics_are_those_of_the_epoch_that_was_kept(tiny: Compose, empty_folder: Path) -> None:

@@ -10,7 +10,7 @@ from conftest import assert_one_sentence, run_step
 
 from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
-from fashion_mnist.data.dataset import load_training, read_card
+from fashion_mnist.data.dataset import read_dataset
 from fashion_mnist.errors import UserError
 from fashion_mnist.training.build import build, optimizer_of
 from fashion_mnist.training.fit import fit
@@ -37,7 +37,7 @@ def epochs(tiny_data: Path) -> Weights:
     trainer = ["trainer.epochs=3", "trainer.frozen_epochs=2", "trainer.batch_size=100"]
     config = compose([*SMALL, "data=synthetic", "data.validation=0", *trainer])
     folder = tiny_data / "synthetic"
-    training, validation = load_training(folder, read_card(folder), 0)
+    training, validation = read_dataset(folder, 0).parts
     model = build(config)
     weights = Weights(model)
     fit(model, training, validation, config, [weights])
@@ -84,9 +84,7 @@ def test_steps_are_smaller_from_the_thaw_on() -> None:
 
 def test_nothing_can_thaw_in_a_model_that_has_no_frozen_layers(tiny: Compose) -> None:
     config = tiny("trainer.frozen_epochs=1")
-    training, validation = load_training(
-        Path(config.data_root) / "synthetic", read_card(Path(config.data_root) / "synthetic"), 100
-    )
+    training, validation = read_dataset(Path(config.data_root) / "synthetic", 100).parts
     with pytest.raises(UserError, match="mlp has none"):
         fit(build(config), training, validation, config)
 

@@ -16,16 +16,14 @@ from fashion_mnist.comparison.trainings import Curve, LeftOut, Tested, Training,
 from fashion_mnist.config import BUILT, TRIED, CompareConfig
 from fashion_mnist.errors import UserError, say
 from fashion_mnist.evaluation.predictions import Predictions, read_predictions
-from fashion_mnist.tracking import store
+from fashion_mnist.tracking import lineage, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 PAGE = 500  # runs at a time from the store
-# What can make results differ. Not in it: the seed, whether TensorBoard watched, how interruptions were dealt with.
-DECISIVE = ("data.validation", "augment.", "model.", "optimizer", "trainer.")
-SILENT = ("model.name", "trainer.tensorboard", "trainer.resume")
+SILENT = ("model.name", "trainer.tensorboard", "trainer.resume")  # parameters that make no group of their own
 
 
 def read(config: CompareConfig) -> tuple[list[Training], list[LeftOut], Tested]:
@@ -127,8 +125,9 @@ def unfit(run: "Run") -> str:
 
 def decisive(params: dict[str, str]) -> dict[str, str]:
     """The parameters that decide the result, each in one way of writing it."""
+    wanted = ("data.validation", *lineage.SECTIONS)
     return {
-        key: as_python(value) for key, value in sorted(params.items()) if key.startswith(DECISIVE) and key not in SILENT
+        key: as_python(value) for key, value in sorted(params.items()) if key.startswith(wanted) and key not in SILENT
     }
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,6 +73,55 @@ def read_card(folder: Path) -> Card:
         raise UserError(f"{folder / CARD} is damaged; delete {folder} and run python -m fashion_mnist.fetch.") from None
 
 
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared dataset; its arrays are mapped into memory when they are asked for, after a check of their digests.
+
+    Whatever it gives raises UserError where a file is missing or damaged.
+    """
+
+    folder: Path
+    card: Card
+    kept: int  # how many training images are kept for validation
+
+    @cached_property
+    def parts(self) -> tuple[Split, Split]:
+        """The training set in two parts: to learn from, and to validate on; without `kept`, the second is empty."""
+        images, labels = (load_part(self.folder, self.card, f"train_{part}") for part in ("images", "labels"))
+        if self.kept == 0:
+            return Split(images, labels), Split(images[:0], labels[:0])
+        if self.kept >= len(labels):
+            raise UserError(
+                f"data.validation={self.kept} leaves nothing of the {len(labels)} training images to learn from."
+            )
+        chosen = stratified(labels, self.kept)
+        return Split(images[~chosen], labels[~chosen]), Split(images[chosen], labels[chosen])
+
+    @property
+    def training(self) -> Split:
+        """To learn from."""
+        return self.parts[0]
+
+    @property
+    def validation(self) -> Split:
+        """To validate on: for choosing epochs, models and settings."""
+        return self.parts[1]
+
+    @property
+    def test(self) -> Split:
+        """For evaluation, never for choosing anything."""
+        return Split(*(load_part(self.folder, self.card, f"test_{part}") for part in ("images", "labels")))
+
+
+def read_dataset(folder: Path, validation: int = 0) -> Dataset:
+    """The prepared dataset in a folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    return Dataset(folder, read_card(folder), validation)
+
+
 def is_intact(folder: Path) -> bool:
     """Whether `folder` holds a complete prepared dataset that nobody has changed."""
     return intact_card(folder) is not None
@@ -106,28 +156,6 @@ def load_part(folder: Path, card: Card, part: str) -> np.ndarray:
         raise UserError(f"{file} cannot be read; delete {folder} and run python -m fashion_mnist.fetch.") from error
 
 
-def load_training(folder: Path, card: Card, validation: int) -> tuple[Split, Split]:
-    """The training set in two parts: to learn from, and to validate on.
-
-    Args:
-        folder: a prepared dataset.
-        card: its card.
-        validation: how many images to keep for validation; with 0, that split is empty.
-
-    Raises:
-        UserError: a file is missing or damaged, or `validation` leaves nothing to learn from.
-    """
-    images, labels = load_part(folder, card, "train_images"), load_part(folder, card, "train_labels")
-    if validation == 0:
-        return Split(images, labels), Split(images[:0], labels[:0])
-    if validation >= len(labels):
-        raise UserError(
-            f"data.validation={validation} leaves nothing of the {len(labels)} training images to learn from."
-        )
-    chosen = stratified(labels, validation)
-    return Split(images[~chosen], labels[~chosen]), Split(images[chosen], labels[chosen])
-
-
 def stratified(labels: np.ndarray, count: int) -> np.ndarray:
     """Chooses `count` examples with each class in proportion; always the same ones, so that runs can be compared.
 
@@ -146,12 +174,3 @@ def stratified(labels: np.ndarray, count: int) -> np.ndarray:
     for label, share in zip(classes, shares, strict=True):
         mask[order[labels[order] == label][:share]] = True
     return mask
-
-
-def load_test(folder: Path, card: Card) -> Split:
-    """The test set: for evaluation, never for choosing anything.
-
-    Raises:
-        UserError: a file is missing or damaged.
-    """
-    return Split(load_part(folder, card, "test_images"), load_part(folder, card, "test_labels"))

@@ -20,10 +20,12 @@ from fashion_mnist.data.dataset import (
     SAMPLES,
     Arrays,
     Card,
+    Dataset,
     Split,
     intact_card,
     is_intact,
     read_card,
+    read_dataset,
 )
 from fashion_mnist.data.official import DIGEST, HOME, LICENSE, official_arrays
 from fashion_mnist.data.synthetic import generate
@@ -34,32 +36,36 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def prepare(config: DataConfig, root: str | Path) -> Path:
+def prepare(config: DataConfig, root: str | Path) -> Dataset:
     """Makes sure that the prepared dataset lies on disk, and makes it if it does not.
+
+    It is `root/<name>`, a folder with `{train,test}_{images,labels}.npy`, `dataset.json` and `samples.png`.
 
     Args:
         config: which dataset.
         root: the folder of all prepared datasets.
 
-    Returns:
-        The dataset's folder, `root/<name>`, with `{train,test}_{images,labels}.npy`, `dataset.json` and `samples.png`.
-
     Raises:
         UserError: the dataset cannot be had.
     """
+    return read_dataset(prepared_folder(config, Path(root)), config.validation)
+
+
+def prepared_folder(config: DataConfig, root: Path) -> Path:
+    """Where the prepared dataset lies, once it does."""
     if config.name == "synthetic":
-        return prepare_synthetic(config, Path(root))
+        return prepare_synthetic(config, root)
     if config.name == "tfds":
-        return prepare_tfds(config, Path(root))
+        return prepare_tfds(config, root)
     try:
-        return prepare_official(config, Path(root))
+        return prepare_official(config, root)
     except SourceUnavailableError as error:
         if config.name != "auto":
             raise
         reason = str(error).partition(";")[0]  # not the ways out, of which this is one
         text = f"{reason}.\n\nDrawn garments are used instead. Their accuracies say nothing about Fashion-MNIST."
         Console(stderr=True).print(Panel(text, title="NOT Fashion-MNIST", style="bold red", padding=(1, 2)))
-        return prepare_synthetic(config, Path(root))
+        return prepare_synthetic(config, root)
 
 
 def prepare_official(config: DataConfig, root: Path) -> Path:

@@ -49,9 +49,8 @@ def tfds_arrays(config: DataConfig) -> tuple[Arrays, dict]:
     try:
         loaded: Any = tfds.load(**where, split=["train", "test"], batch_size=-1, with_info=True, download=False)
     except Exception as error:  # of TensorFlow, for each kind of damage another
-        reason = f"{type(error).__name__}"
         raise UserError(
-            f"{builder.data_dir} cannot be read ({reason}); delete it, and it is downloaded anew."
+            f"{builder.data_dir} cannot be read ({type(error).__name__}); delete it, and it is downloaded anew."
         ) from error
     splits, info = loaded
     arrays: Arrays = {}

@@ -22,12 +22,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-# Overrides that say where and how something lies, not what it is.
-ELSEWHERE = (
-    "tracking.", "output_dir=", "data_root=", "data.dir=", "data.mirrors=", "data.timeout=",
-    "trainer.resume=",
-)  # fmt: skip
-
 
 class Origin(NamedTuple):
     """One thing that a run was made of, and what is here in its place, the same or not."""
@@ -141,7 +135,7 @@ def typed(client: "MlflowClient", run: "Run") -> list[str]:
     return [
         f"data={run.data.tags.get('dataset')}" if override == "data=auto" else override
         for override in overrides
-        if not override.lstrip("+~").startswith(ELSEWHERE)
+        if not override.lstrip("+~").startswith(lineage.ELSEWHERE)
     ]
 
 
@@ -170,18 +164,7 @@ def option_of(section: dict[str, Any], group: str, run_id: str) -> str:
 def origins(client: "MlflowClient", run: "Run", settings: Config, card: Card) -> list[Origin]:
     """What the run was made of, beside what is here."""
     there, here = run.data.tags, lineage.tags(settings, card)
-    names = {
-        "git_commit": "commit",
-        "code_digest": "code that trains",
-        "config_digest": "configuration",
-        "dataset_digest": "data",
-        "lock_digest": "packages (uv.lock)",
-        "python": "Python",
-        "tensorflow": "TensorFlow",
-        "keras": "Keras",
-        "device": "machine",
-    }
-    rows = [Origin(name, shown(there, key), shown(here, key)) for key, name in names.items()]
+    rows = [Origin(name, shown(there, key), shown(here, key)) for key, name in lineage.ORIGIN.items()]
     kept = artifact(client, run, lineage.PATCH) if there.get("git_dirty") == "true" else b""
     changes = [changes_of(kept), changes_of(lineage.uncommitted())]
     return [rows[0], Origin("uncommitted changes", *changes), *rows[1:]]

@@ -1,4 +1,8 @@
-"""What a run was made of: code, configuration, data, packages, machine. Digests are sixteen hexadecimal digits."""
+"""What a run was made of, and what of it decides the result. Digests are sixteen hexadecimal digits.
+
+The names below are the one place that says what decides a result: sweeps that skip what is finished, checkpoints,
+comparisons, reproductions and, held to it by a test, the stages of dvc.yaml go by them.
+"""
 
 import hashlib
 import json
@@ -14,18 +18,28 @@ from fashion_mnist.data.dataset import Card
 from fashion_mnist.files import FOLDER
 from fashion_mnist.tracking.store import PARENT
 
-DECISIVE_FILES = ("src", "conf", "uv.lock")
-DECISIVE = ("dataset_digest", "config_digest", "code_digest", "tensorflow", "keras")
+PACKAGE = Path(__file__).parents[1]
+# Of the package: whatever an image passes through on its way to weights, the model's file and its test metrics.
+CODE = ("data", "evaluate.py", "evaluation", "files.py", "models.py", "train.py", "training")
+FILES = ("src", "conf", "uv.lock")  # of the checkout; kept as a patch where they are not committed
+SECTIONS = ("augment", "model", "optimizer", "trainer")  # of the configuration; with them the seed and data.validation
+ELSEWHERE = (  # overrides that say where and how something lies, not what it is
+    "tracking.", "output_dir=", "data_root=", "data.dir=", "data.mirrors=", "data.timeout=", "trainer.resume=",
+)  # fmt: skip
+ORIGIN = {  # tags, and what they are called when two runs are set beside one another
+    "git_commit": "commit",
+    "code_digest": "code",
+    "config_digest": "configuration",
+    "dataset_digest": "data",
+    "lock_digest": "packages (uv.lock)",
+    "python": "Python",
+    "tensorflow": "TensorFlow",
+    "keras": "Keras",
+    "device": "machine",
+}
+# Of them, what is the same wherever two trainings must give the same weights on one machine.
+DECISIVE = ("code_digest", "config_digest", "dataset_digest", "tensorflow", "keras")
 PATCH = "uncommitted.patch"
-TRAINER = (  # the modules that decide what weights come out
-    "data/dataset",
-    "models",
-    "training/augment",
-    "training/build",
-    "training/callbacks",
-    "training/compiled",
-    "training/fit",
-)
 
 
 def tags(config: Config, card: Card) -> dict[str, str]:
@@ -38,18 +52,18 @@ def tags(config: Config, card: Card) -> dict[str, str]:
         "lock_digest": file_digest(ROOT / "uv.lock"),
         "git_commit": git("rev-parse", "HEAD") or "unknown",
         # Only what determines the result: results themselves, such as metrics/, change while a pipeline runs.
-        "git_dirty": str(bool(git("status", "--porcelain", "--", *DECISIVE_FILES))).lower(),
+        "git_dirty": str(bool(git("status", "--porcelain", "--", *FILES))).lower(),
         "python": platform.python_version(),
         "device": device(),
     }
 
 
 def decisive_tags(config: Config, card: Card) -> dict[str, str]:
-    """Those of the tags that say whether two trainings must give the same weights on the same machine; see DECISIVE."""
+    """The tags of `DECISIVE`, for what is configured here."""
     return {
-        "dataset_digest": card.digest,
-        "config_digest": config_digest(config),
         "code_digest": code_digest(),
+        "config_digest": config_digest(config),
+        "dataset_digest": card.digest,
         "tensorflow": version("tensorflow"),
         "keras": version("keras"),
     }
@@ -58,7 +72,7 @@ def decisive_tags(config: Config, card: Card) -> dict[str, str]:
 def config_digest(config: Config) -> str:
     """Stands for everything in the configuration that determines the result: not where it is stored or recorded."""
     content = config.composed()
-    relevant = {key: content[key] for key in ("augment", "model", "optimizer", "trainer", "seed")}
+    relevant = {key: content[key] for key in (*SECTIONS, "seed")}
     relevant["validation"] = config.data.validation
     del relevant["trainer"]["resume"]
     weights = Path(str(config.model.get("weights"))).expanduser()
@@ -67,10 +81,14 @@ def config_digest(config: Config) -> str:
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def code_digest() -> str:
-    """Stands for the code that trains: another one may give other weights."""
-    sources = [(Path(__file__).parents[1] / f"{module}.py").read_bytes() for module in TRAINER]
-    return hashlib.sha256(b"".join(sources)).hexdigest()[:16]
+def code_digest(package: Path = PACKAGE) -> str:
+    """Stands for the code that decides a result: another one may give another."""
+    places = (package / name for name in CODE)
+    files = sorted(file for place in places for file in (place.rglob("*.py") if place.is_dir() else [place]))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(package).as_posix()} {file_digest(file)}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def origin() -> dict[str, str]:
@@ -106,7 +124,7 @@ def uncommitted(folder: Path = ROOT) -> bytes | None:
 
         try:
             git_in_folder("read-tree", "HEAD")
-            git_in_folder("add", "--all", "--", *DECISIVE_FILES)
+            git_in_folder("add", "--all", "--", *FILES)
             return git_in_folder("diff", "--cached", "--binary", "HEAD")
         except (OSError, subprocess.SubprocessError):
             return None

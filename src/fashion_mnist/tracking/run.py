@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fashion_mnist.config import Config, TrackingConfig
-from fashion_mnist.data.dataset import Card
+from fashion_mnist.data.dataset import Card, Dataset
+from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import say
 from fashion_mnist.files import digest_here, lock_of
-from fashion_mnist.tracking import lineage
+from fashion_mnist.startup import import_tensorflow
+from fashion_mnist.tracking import lineage, store
 from fashion_mnist.tracking.description import describe
-from fashion_mnist.tracking.outbox import Outbox, forget
-from fashion_mnist.tracking.store import PARENT, UNFINISHED, connect, experiment, label_step
+from fashion_mnist.tracking.outbox import Outbox, catch_up, forget
+from fashion_mnist.tracking.store import PARENT, UNFINISHED
 from fashion_mnist.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -27,43 +29,61 @@ if TYPE_CHECKING:
 SKIPPED = "skipped."  # and the id of a run that made a job needless: a tag of the sweep
 
 
+def ready(config: Config) -> Dataset:
+    """Makes sure, before any work is done, that runs can be recorded, results be written and the data be had."""
+    store.check(config.tracking, config.overrides)
+    catch_up(config.tracking)
+    config.make_folders()
+    dataset = prepare(config.data, config.data_root)
+    if config.data.name == "auto":
+        config.data.name = dataset.card.name  # decided once
+    return dataset
+
+
 @contextmanager
-def recorded(config: Config, card: Card, tags: dict[str, str], checkpoint: Checkpoint) -> Iterator[Outbox]:
-    """Records one training in the run that an interruption left behind, in that of `mlflow run`, or in a new one.
+def opened(config: Config, dataset: Dataset) -> Iterator[tuple[Outbox, Checkpoint]]:
+    """Opens the run of one training: the one that an interruption left behind, that of `mlflow run`, or a new one.
+
+    It is closed however the training ends. Imports TensorFlow.
 
     Yields:
-        What tells the run everything.
+        What tells the run everything, and the checkpoint to go on from and to write.
     """
-    client = connect(config.tracking)
-    run = opened(client, config, tags, checkpoint)
-    outbox = None
-    try:
-        describe(client, run, config, card, tags)
-        outbox = Outbox(client, config.tracking.uri, client.get_run(run.info.run_id))
-        progress = checkpoint.progress
-        for epoch in range(progress.epoch if progress else 0):  # what was not told when the training was killed
-            outbox.measure({name: values[epoch] for name, values in progress.history.items()}, epoch)  # pyright: ignore
-        yield outbox
-        outbox.close("FINISHED")
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt)
-        with suppress(Exception):  # what went wrong first is what should be heard
-            status = "KILLED" if interrupted else "FAILED"
-            outbox.close(status) if outbox else client.set_terminated(run.info.run_id, status)
-        if interrupted and checkpoint.progress:
-            done = f"{checkpoint.progress.epoch} of {config.trainer.epochs} epochs"
-            raise KeyboardInterrupt(f"{done} are done; the same command goes on from there.") from None
-        raise
-    checkpoint.remove()
-    if outbox.delivered:
-        forget(client, outbox.run_id)
+    _ = dataset.parts  # what cannot be read fails before anything else
+    with Checkpoint(lineage.checkpoint_file(config, dataset.card), config.trainer.resume) as checkpoint:
+        import_tensorflow()
+        checkpoint.read(lineage.origin())
+        tags = lineage.tags(config, dataset.card)
+        client = store.connect(config.tracking)
+        run = run_of(client, config, tags, checkpoint)
+        outbox = None
+        try:
+            describe(client, run, config, dataset.card, tags)
+            outbox = Outbox(client, config.tracking.uri, client.get_run(run.info.run_id))
+            if progress := checkpoint.progress:
+                for epoch in range(progress.epoch):  # what was not told when the training was killed
+                    outbox.measure({name: values[epoch] for name, values in progress.history.items()}, epoch)
+            yield outbox, checkpoint
+            outbox.close("FINISHED")
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            with suppress(Exception):  # what went wrong first is what should be heard
+                status = "KILLED" if interrupted else "FAILED"
+                outbox.close(status) if outbox else client.set_terminated(run.info.run_id, status)
+            if interrupted and checkpoint.progress:
+                done = f"{checkpoint.progress.epoch} of {config.trainer.epochs} epochs"
+                raise KeyboardInterrupt(f"{done} are done; the same command goes on from there.") from None
+            raise
+        checkpoint.remove()
+        if outbox.delivered:
+            forget(client, outbox.run_id)
 
 
-def opened(client: "MlflowClient", config: Config, tags: dict[str, str], checkpoint: Checkpoint) -> "Run":
+def run_of(client: "MlflowClient", config: Config, tags: dict[str, str], checkpoint: Checkpoint) -> "Run":
     """The run to record in, with status RUNNING, nested below the sweep's run where there is one."""
     from mlflow.tracking.context.registry import resolve_tags
 
-    place = experiment(config.tracking, client)
+    place = store.experiment(config.tracking, client)
     parent = os.environ.get(PARENT)
     marks = {UNFINISHED: checkpoint.digest} if checkpoint.ours else {}
     if parent:
@@ -75,7 +95,7 @@ def opened(client: "MlflowClient", config: Config, tags: dict[str, str], checkpo
         say(f"Run {run.info.run_id} ({run.info.run_name}) was not finished; it goes on {done}.")
         if given and given != run.info.run_id:
             name, note = f"goes on: {run.info.run_name}", f"Recorded in run `{run.info.run_id}`."
-            label_step(config.tracking, name, note, given)
+            store.label_step(config.tracking, name, note, given)
     elif given:
         run = client.get_run(given)
     else:
@@ -120,12 +140,12 @@ def finished_run(config: Config, card: Card, evaluated: bool) -> "Run | None":
     parent = os.environ.get(PARENT)
     if not (parent and config.skip_finished):
         return None
-    client = connect(config.tracking)
+    client = store.connect(config.tracking)
     wanted = [f"tags.{key} = '{value}'" for key, value in lineage.decisive_tags(config, card).items()]
     if evaluated:
         wanted.append("metrics.test_accuracy >= 0")
     found = client.search_runs(
-        [experiment(config.tracking, client)],
+        [store.experiment(config.tracking, client)],
         " AND ".join(["attributes.status = 'FINISHED'", *wanted]),
         order_by=["attributes.start_time DESC"],
     )
@@ -180,7 +200,7 @@ def find_run(client: "MlflowClient", config: Config, card: Card) -> "Run":
         "dataset_digest": card.digest,
         "mlflow.note.content": "Evaluation of a model that was trained elsewhere or on other data.",
     }
-    place = experiment(config.tracking, client)
+    place = store.experiment(config.tracking, client)
     run = client.create_run(place, run_name=f"{config.variant} (evaluation only)", tags=tags)
     client.set_terminated(run.info.run_id)
     return run
@@ -192,8 +212,8 @@ def log_report(config: TrackingConfig, name: str, note: str, tags: dict[str, str
     Returns:
         The run's id.
     """
-    client = connect(config)
-    place, mark = experiment(config, client), digest_here("report")
+    client = store.connect(config)
+    place, mark = store.experiment(config, client), digest_here("report")
     with lock_of("report", mark):
         for left in client.search_runs([place], f"tags.{UNFINISHED} = '{mark}'"):  # of a process that was killed
             client.set_terminated(left.info.run_id, "KILLED")

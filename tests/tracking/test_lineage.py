@@ -1,0 +1,40 @@
+"""What decides a result stands in one place, and everything else goes by it."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from fashion_mnist.tracking import lineage
+
+ON_THE_WAY = ("data/synthetic.py", "training/saving.py", "training/compiled.py", "evaluation/metrics.py", "train.py")
+
+
+@pytest.mark.parametrize("module", ON_THE_WAY)
+def test_an_edit_of_what_a_result_passes_through_is_other_code(module: str, tmp_path: Path) -> None:
+    package = shutil.copytree(lineage.PACKAGE, tmp_path / "package")
+    assert lineage.code_digest(package) == lineage.code_digest()
+    with (package / module).open("a") as opened:
+        opened.write("# another\n")
+    assert lineage.code_digest(package) != lineage.code_digest()
+
+
+def test_compiled_code_and_the_rooms_above_are_not_part_of_it(tmp_path: Path) -> None:
+    package = shutil.copytree(lineage.PACKAGE, tmp_path / "package")
+    (package / "comparison/report.py").write_text("")
+    (package / "training/__pycache__").mkdir(exist_ok=True)
+    (package / "training/__pycache__/fit.pyc").write_bytes(b"")
+    assert lineage.code_digest(package) == lineage.code_digest()
+
+
+def test_the_stages_that_train_and_evaluate_depend_on_the_same_code() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    deps = {path for name in ("train", "evaluate") for path in (stages[name].get("do") or stages[name])["deps"]}
+    assert {found[1] for path in deps if (found := re.fullmatch(r"src/fashion_mnist/(.*)", path))} == set(lineage.CODE)
+
+
+def test_every_tag_that_decides_is_shown_when_two_runs_are_set_beside_one_another() -> None:
+    assert set(lineage.DECISIVE) <= set(lineage.ORIGIN)

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
@@ -200,9 +200,9 @@ def run_here(*arguments: str, step: str = "train", **environment: str) -> subpro
     Not for sweeps in which a job fails: their run is closed at the end of the process.
     """
     module = "fashion_mnist.__main__" if step == "main" else f"fashion_mnist.{step}"
-    terminate, handlers, level = signal.getsignal(signal.SIGTERM), logging.root.handlers[:], logging.root.level
-    code: Any = 0
+    terminate, code = signal.getsignal(signal.SIGTERM), 0
     with (
+        logging_left_alone(),
         mock.patch.dict(os.environ, environment),
         mock.patch.object(sys, "argv", [module, *arguments]),
         redirect_stdout(io.StringIO()) as output,
@@ -213,14 +213,23 @@ def run_here(*arguments: str, step: str = "train", **environment: str) -> subpro
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         except SystemExit as ended:
             code = ended.code
-        finally:  # Hydra has set up logging
+        finally:
             signal.signal(signal.SIGTERM, terminate)
+        if isinstance(code, str):  # as Python does at its end
+            print(code, file=errors)
+            code = 1
+    return subprocess.CompletedProcess(arguments, code or 0, output.getvalue(), errors.getvalue())
+
+
+@contextmanager
+def logging_left_alone() -> Iterator[None]:
+    """Undoes what Hydra does to logging; else it would close handlers, and one of absl's the stream of pytest."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    with mock.patch.object(logging, "_handlerList", []):
+        try:
+            yield
+        finally:
             logging.root.handlers[:], logging.root.level = handlers, level
-    if isinstance(code, str):
-        errors.write(f"{code}\n")
-    return subprocess.CompletedProcess(
-        arguments, code if isinstance(code, int) else 1, output.getvalue(), errors.getvalue()
-    )
 
 
 def assert_one_sentence(process: subprocess.CompletedProcess[str], *words: str) -> None:

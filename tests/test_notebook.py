@@ -12,7 +12,7 @@ from conftest import ROOT, needs_real_data
 from nbclient import NotebookClient
 
 NOTEBOOK = ROOT / "notebooks/walkthrough.ipynb"
-PICTURES = ("plots.sheet", "plots.learning_curves", "plots.predictions", "plots.confusion_matrix")
+PICTURES = ("plots.sheet", "learning_curves(history", "plots.predictions", "plots.confusion_matrix")
 
 
 def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:

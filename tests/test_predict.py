@@ -96,9 +96,18 @@ def test_keys_may_come_as_mlflow_hands_them_over() -> None:
     assert parse(["shoe.png", "--run", "abc"]).model == "runs:/abc/model"
 
 
-@pytest.mark.parametrize("arguments", [[], ["--verbose", "shoe.png"], ["shoe.png", "--picture"]])
-def test_a_wrong_command_line_is_refused(arguments: list[str]) -> None:
-    with pytest.raises(UserError):
+WRONG = [
+    ([], "name at least one picture: python -m"),
+    (["--verbose", "shoe.png"], "name at least one picture beside verbose=shoe.png"),
+    (["shoe.png", "--verbose"], "--verbose needs a value"),
+    (["shoe.png", "-m"], "there is no option -m"),
+    (["shoe.png", "--picture"], "--picture: expected one argument"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG, ids=[" ".join(arguments) for arguments, _ in WRONG])
+def test_a_wrong_command_line_is_refused(arguments: list[str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
         parse(arguments)
 
 

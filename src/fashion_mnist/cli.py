@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from fashion_mnist.checks import checked, unknown_key
 from fashion_mnist.config import CONF
@@ -80,6 +81,8 @@ def run_with_hydra(job: Callable[[Any], Any], primary: str) -> None:
             failure.append(error)  # raised below: Hydra would precede the sentence with a line of its own
 
     task.__module__ = f"fashion_mnist.{step_of(job)}"  # Hydra names the job and its log file after it
+    # Which tells on a newcomer's first run that it has looked for fonts.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
     with full_error("1"):  # else Hydra would print an error in its own way, and end the process
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=primary)(task)()
     if failure:
@@ -264,7 +267,7 @@ def explain(error: BaseException, primary: str = "config") -> str | None:
                 return f"'{key}' has no value: write {key}=VALUE; --help lists the keys."
             return f"cannot read '{error.override}'; values with special characters need quotes: \"{key}='...'\"."
         case HydraException() if found := re.search(r"Could not override '([^']+)'", str(error)):
-            return str(unknown_key(found[1], primary))
+            return unknown_key(found[1], primary)
         case HydraException() if found := re.search(r"Ambiguous value for argument '([^=]+)=([^']+)'", str(error)):
             key, values = found.groups()
             as_list = f"write {key}=[{values}] for a list, or " if "." in key else ""
@@ -273,8 +276,12 @@ def explain(error: BaseException, primary: str = "config") -> str | None:
             return " ".join(str(error).split())
         case ValueError() if "Config group override" in str(error):
             return "a group such as model or data takes the name of one of its options; --help lists them."
+        case ConfigKeyError():
+            return unknown_key(str(error.full_key), primary)
+        case MissingMandatoryValue():
+            return f"{error.full_key} has no value: write {error.full_key}=VALUE; --help lists the keys."
         case OmegaConfBaseException():
-            return f"{error.full_key or 'the configuration'}: {str(error).splitlines()[0]}."
+            return f"{error.full_key or 'the configuration'}: {str(error).splitlines()[0].rstrip('.')}."
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             place = f"the disk of the results, or that of temporary files in {tempfile.gettempdir()}"
             return f"No space left on device: {place}; make room, and start the same command again."

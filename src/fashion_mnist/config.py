@@ -18,8 +18,6 @@ ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 TRIED, BUILT = "outputs", "."  # folders of results: of what people try, and of what `dvc repro` builds
 GROUPS = ("data", "augment", "model", "optimizer", "trainer", "tracking")
-ACTIVATIONS = ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softplus")
-BACKBONES = ("MobileNetV3Small", "MobileNetV3Large", "EfficientNetV2B0", "ConvNeXtTiny")  # which scale by themselves
 
 
 @dataclass(frozen=True)
@@ -27,81 +25,71 @@ class Rule:
     """What a value must fulfil beyond its type, and how to say so: «must be {text}»."""
 
     text: str
-    holds: Callable[[Any], bool]
+    holds: Callable[[Any], object]
+
+    def check(self, key: str, value: Any) -> None:
+        if not self.holds(value):
+            raise UserError(f"{key} must be {self.text}, got {value!r}.")
 
 
-def at_least(low: int) -> Rule:
-    """A number of at least `low`."""
+def at_least(low: float) -> Rule:
     return Rule(f"at least {low}", lambda value: value >= low)
 
 
-def between(low: float, high: float) -> Rule:
-    """A number from `low` (included) to `high` (excluded)."""
+def between(low: float, high: float) -> Rule:  # `high` itself is too much
     return Rule(f"at least {low} and below {high}", lambda value: low <= value < high)
 
 
-def one_of(choices: tuple[str, ...]) -> Rule:
-    """One of a few names."""
+def one_of(*choices: str) -> Rule:
     return Rule(f"one of {', '.join(choices)}", lambda value: value in choices)
 
 
 POSITIVE = Rule("above 0", lambda value: 0 < value < float("inf"))
 A_SHARE = Rule("at least 0 and at most 1", lambda value: 0 <= value <= 1)
 SECONDS = Rule("above 0 and at most 3600", lambda value: 0 < value <= 3600)
-NOT_EMPTY = Rule("a text that is not empty", lambda value: bool(value.strip()))
+NOT_EMPTY = Rule("a text that is not empty", str.strip)
 A_NAME = Rule(
     "a name of at most 100 letters, digits, '_', '-' and '.', since files are named after it",
-    lambda value: re.fullmatch(r"[A-Za-z0-9_][\w.\-]{,99}", value) is not None,
+    lambda value: re.fullmatch(r"[A-Za-z0-9_][\w.\-]{,99}", value),
+)
+WEIGHTS = Rule(
+    "imagenet, random, or a file that exists",
+    lambda value: value in ("imagenet", "random") or Path(value).expanduser().is_file(),
 )
 
 ARGUMENTS: dict[str, Rule] = {
     "name": A_NAME,
-    "hidden": at_least(1),
-    "filters": at_least(1),
+    "activation": one_of("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softplus"),
+    # Those that scale by themselves.
+    "backbone": one_of("MobileNetV3Small", "MobileNetV3Large", "EfficientNetV2B0", "ConvNeXtTiny"),
+    "weights": WEIGHTS,
     "kernel_size": between(1, 29),
-    "backbone": one_of(BACKBONES),
-    "weights": Rule(
-        "imagenet, random, or a file that exists",
-        lambda value: value in ("imagenet", "random") or Path(value).expanduser().is_file(),
-    ),
     "side": between(32, 225),
     "convolutions": between(1, 9),
     "blocks": between(1, 33),
-    "dropout": between(0, 1),
-    "block_dropout": between(0, 1),
-    "l2": between(0, 1),
-    "momentum": between(0, 1),
-    "weight_decay": between(0, 1),
-    "activation": one_of(ACTIVATIONS),
-    "learning_rate": POSITIVE,
-    "beta_1": between(0, 1),
-    "beta_2": between(0, 1),
-    "epsilon": POSITIVE,
+    **dict.fromkeys(("hidden", "filters"), at_least(1)),
+    **dict.fromkeys(("dropout", "block_dropout", "l2", "momentum", "weight_decay", "beta_1", "beta_2"), between(0, 1)),
+    **dict.fromkeys(("learning_rate", "epsilon"), POSITIVE),
 }
 
 
-def optional(rule: Rule) -> Rule:
-    """Null, or what obeys `rule`."""
-    return Rule(f"{rule.text}, or null", lambda value: value is None or rule.holds(value))
-
-
-def ruled(rule: Rule) -> Any:
-    """A required dataclass field whose value must obey `rule`."""
-    return field(metadata={"rule": rule})
+def ruled(rule: Rule, default: Any = dataclasses.MISSING) -> Any:
+    """A dataclass field whose value, unless it is null, must obey `rule`."""
+    return field(default=default, metadata={"rule": rule})
 
 
 @dataclass
 class DataConfig:
     """conf/data/*.yaml: which dataset, and how much of it validates."""
 
-    name: str = ruled(one_of(("fashion_mnist", "synthetic", "auto", "tfds")))
+    name: str = ruled(one_of("fashion_mnist", "synthetic", "auto", "tfds"))
     validation: int = ruled(between(0, 60_000))
     dir: str | None = None
     mirrors: list[str] = field(default_factory=list)
-    timeout: float = field(default=5.0, metadata={"rule": SECONDS})
-    train_images: int = field(default=12_000, metadata={"rule": between(10, 1_000_001)})
-    test_images: int = field(default=2_000, metadata={"rule": between(10, 1_000_001)})
-    drawing_seed: int = field(default=0, metadata={"rule": between(0, 2**32)})
+    timeout: float = ruled(SECONDS, 5.0)
+    train_images: int = ruled(between(10, 1_000_001), 12_000)
+    test_images: int = ruled(between(10, 1_000_001), 2_000)
+    drawing_seed: int = ruled(between(0, 2**32), 0)
 
 
 @dataclass
@@ -120,17 +108,17 @@ class TrainerConfig:
 
     epochs: int = ruled(between(1, 1_000_001))
     batch_size: int = ruled(between(1, 60_001))
-    precision: str = ruled(one_of(("float32", "bfloat16")))
-    schedule: str = field(default="constant", metadata={"rule": one_of(("constant", "cosine", "one_cycle"))})
-    label_smoothing: float = field(default=0.0, metadata={"rule": between(0, 1)})
-    patience: int | None = field(default=None, metadata={"rule": optional(at_least(1))})
-    target_accuracy: float | None = field(default=None, metadata={"rule": optional(A_SHARE)})
-    frozen_epochs: int | None = field(default=None, metadata={"rule": optional(at_least(0))})
-    fine_tuning: float = field(default=1.0, metadata={"rule": POSITIVE})
+    precision: str = ruled(one_of("float32", "bfloat16"))
+    schedule: str = ruled(one_of("constant", "cosine", "one_cycle"), "constant")
+    label_smoothing: float = ruled(between(0, 1), 0.0)
+    patience: int | None = ruled(at_least(1), None)
+    target_accuracy: float | None = ruled(A_SHARE, None)
+    frozen_epochs: int | None = ruled(at_least(0), None)
+    fine_tuning: float = ruled(POSITIVE, 1.0)
     tensorboard: bool = False
     jit_compile: bool | None = None
     mirrored: bool = False
-    resume: str = field(default="auto", metadata={"rule": one_of(("auto", "never", "required"))})
+    resume: str = ruled(one_of("auto", "never", "required"), "auto")
 
 
 @dataclass
@@ -140,7 +128,7 @@ class TrackingConfig:
     uri: str = ruled(NOT_EMPTY)
     experiment: str = ruled(NOT_EMPTY)
     run_name: str | None = None
-    timeout: float = field(default=5.0, metadata={"rule": SECONDS})
+    timeout: float = ruled(SECONDS, 5.0)
 
 
 @dataclass

@@ -16,24 +16,24 @@ garment may be light on dark or dark on light: the edge of the picture tells whi
 The exit code is 1 when a picture could not be read; the others are told all the same.
 """
 
+import argparse
 import dataclasses
+import functools
 import json
 import os
 import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fashion_mnist.checks import known_keys
-from fashion_mnist.cli import compose, explained
+from fashion_mnist.cli import as_overrides, compose, explained
 from fashion_mnist.config import BUILT, TRIED, Config, TrackingConfig
 from fashion_mnist.data import pictures
 from fashion_mnist.data.dataset import CLASS_NAMES
@@ -43,22 +43,17 @@ from fashion_mnist.startup import import_tensorflow
 from fashion_mnist.tracking import store
 from fashion_mnist.tracking.logged_model import keras_file
 
-if TYPE_CHECKING:
-    import keras
-
 BATCH = 256
 Model = Callable[[np.ndarray], np.ndarray]  # uint8 (n, 28, 28) -> probabilities, float32 (n, 10)
 
 
 @dataclass
 class Request:
-    """What was typed."""
-
     places: list[Path]
     overrides: list[str]
-    model: str | None = None  # an address that MLflow knows
-    as_json: bool = False
-    picture: Path | None = None
+    model: str | None  # an address that MLflow knows
+    as_json: bool
+    picture: Path | None
 
 
 def parse(arguments: Sequence[str]) -> Request:
@@ -67,31 +62,30 @@ def parse(arguments: Sequence[str]) -> Request:
     Raises:
         UserError: there is no picture on it, or an option is unknown or lacks its value.
     """
-    request, rest = Request([], []), list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        key, equals, value = argument.partition("=")
-        if argument == "--json":
-            request.as_json = True
-        elif key == "--picture":
-            if not equals and not rest:
-                raise UserError("--picture needs a file: --picture prediction.png")
-            request.picture = Path(value if equals else rest.pop(0))
-        elif key[:2] == "--" and key[2:] in {"model", "run", *known_keys()} and (equals or rest):
-            rest.insert(0, f"{key[2:]}={value if equals else rest.pop(0)}")  # as `mlflow run -P` hands keys over
-        elif argument.startswith("-"):
-            raise UserError(f"there is no option {argument}; --help lists them.")
-        elif not equals or Path(argument).exists() or not re.fullmatch(r"\+*[\w./@]+", key):
-            request.places.append(Path(argument))
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--picture", type=Path, metavar="FILE")
+    try:
+        options, rest = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error}; --help lists the options.") from error
+    places, overrides, model = [], [], None
+    for word in as_overrides(rest):
+        key, equals, value = word.partition("=")
+        if word.startswith("-"):
+            raise UserError(f"there is no option {word}; --help lists them.")
+        if not equals or Path(word).exists() or not re.fullmatch(r"\+*[\w./@]+", key):
+            places.append(Path(word))
         elif key == "run":
-            request.model = f"runs:/{value}/model"
+            model = f"runs:/{value}/model"
         elif key == "model" and ":/" in value:
-            request.model = value
+            model = value
         else:
-            request.overrides.append(argument)
-    if not request.places:
-        raise UserError("name at least one picture: python -m fashion_mnist.predict shoe.png")
-    return request
+            overrides.append(word)
+    if not places:
+        beside = f" beside {' '.join(overrides)}" if overrides else ""
+        raise UserError(f"name at least one picture{beside}: python -m fashion_mnist.predict shoe.png")
+    return Request(places, overrides, model, options.json, options.picture)
 
 
 def answer(request: Request) -> bool:
@@ -105,17 +99,18 @@ def answer(request: Request) -> bool:
     if not files:
         raise UserError(f"there is no picture in {', '.join(str(place) for place in request.places)}.")
     model_name = request.model or str(trained(config))
-    readable, images, complete = read_all(files)
+    readable, images = read_all(files)
     if not readable:
         return False
-    model = load(model_name, config.tracking.uri)
-    probabilities = np.concatenate(list(batches(model, images)))
+    model = load(model_name, config.tracking)
+    batches = np.split(images, range(BATCH, len(images), BATCH))
+    probabilities = np.concatenate([model(batch) for batch in progress(batches, "predicting")])
     show(readable, probabilities, request.as_json, model_name)
     if "MLFLOW_RUN_ID" in os.environ:  # set by `mlflow run`
         store.label_step(config.tracking, "predict", f"Told by {model_name}; pictures: {len(readable)}.")
     if request.picture:
         draw(request.picture, readable, images, probabilities)
-    return complete
+    return len(readable) == len(files)
 
 
 def trained(config: Config) -> Path:
@@ -133,8 +128,8 @@ def trained(config: Config) -> Path:
     raise UserError(f"there is no model in {places}; train it first: {command}")
 
 
-def read_all(files: Sequence[Path]) -> tuple[list[Path], np.ndarray, bool]:
-    """The readable files, their images, uint8 (n, 28, 28), and whether that is all; names the others on stderr."""
+def read_all(files: Sequence[Path]) -> tuple[list[Path], np.ndarray]:
+    """The readable files and their images, uint8 (n, 28, 28); names the others on stderr."""
     readable, images = [], []
     for file in progress(files, "reading"):
         try:
@@ -142,50 +137,27 @@ def read_all(files: Sequence[Path]) -> tuple[list[Path], np.ndarray, bool]:
             readable.append(file)
         except UserError as error:
             say(f"skipped: {error}")
-    return (
-        readable,
-        np.array(images, dtype=np.uint8).reshape(-1, pictures.SIDE, pictures.SIDE),
-        len(readable) == len(files),
-    )
+    return readable, np.array(images)
 
 
-def batches(model: Model, images: np.ndarray) -> Iterator[np.ndarray]:
-    """Predicts a few hundred images at a time."""
-    for batch in progress(np.split(images, range(BATCH, len(images), BATCH)), "predicting"):
-        yield np.asarray(model(batch))
+def load(address: str, tracking: TrackingConfig) -> Model:
+    """Loads a model.
 
-
-def load(address: str, tracking_uri: str) -> Model:
-    """Loads a model from a file, or from MLflow.
+    Args:
+        address: a file, or what MLflow knows as `runs:/<id>/model` or `models:/<name>@<alias>`.
+        tracking: where MLflow is.
 
     Raises:
         UserError: it is not there, or not a model.
     """
     import_tensorflow()
-    if ":/" not in address:
-        from fashion_mnist.training import saving
-
-        model = saving.load(Path(address))
-    else:
-        model = load_model(address, tracking_uri)
-    return lambda images: model(images, training=False)
-
-
-def load_model(address: str, uri: str) -> "keras.Model":
-    """Loads a Keras model from MLflow.
-
-    Args:
-        address: such as `runs:/<id>/model` or `models:/<name>@<alias>`.
-        uri: of the tracking store.
-
-    Raises:
-        UserError: there is no such model.
-    """
-    client = store.connect(TrackingConfig(uri=uri, experiment="", run_name=None, timeout=1.0))
     from fashion_mnist.training import saving
 
+    if ":/" not in address:
+        return functools.partial(saving.load(Path(address)), training=False)
     with tempfile.TemporaryDirectory() as folder:
-        return saving.load(keras_file(client, address, Path(folder)))
+        file = keras_file(store.connect(tracking), address, Path(folder))
+        return functools.partial(saving.load(file), training=False)
 
 
 def show(files: Sequence[Path], probabilities: np.ndarray, as_json: bool, model_name: str) -> None:
@@ -204,7 +176,7 @@ def show(files: Sequence[Path], probabilities: np.ndarray, as_json: bool, model_
 
 
 def draw(target: Path, files: Sequence[Path], images: np.ndarray, probabilities: np.ndarray) -> None:
-    """Draws the first images as the model sees them."""
+    """Draws the first forty images as the model sees them."""
     from fashion_mnist.evaluation import plots
 
     names = [f"{CLASS_NAMES[row.argmax()]} {row.max():.0%}" for row in probabilities]
@@ -212,7 +184,6 @@ def draw(target: Path, files: Sequence[Path], images: np.ndarray, probabilities:
 
 
 def main() -> None:
-    """Runs from the command line."""
     if {"-h", "--help"} & set(sys.argv[1:]) or len(sys.argv) == 1:
         print(__doc__)
         return

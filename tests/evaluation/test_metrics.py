@@ -1,5 +1,6 @@
 """The numbers of an evaluation are what their definitions say."""
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,18 @@ def test_predictions_survive_being_written(tmp_path: Path) -> None:
         (tmp_path / "one.npz").write_bytes(damaged)
         with pytest.raises(UserError, match="is damaged"):
             read_predictions(tmp_path / "one.npz")
+
+
+def test_an_array_that_holds_more_than_its_header_says_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "test.npz"
+    write_predictions(file, np.arange(50) % 10, np.zeros((50, 10), np.float32))
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content.replace(b"(50, 10)", b"(50, 1) "))
+    with pytest.raises(UserError, match="is damaged"):
+        read_predictions(file)
 
 
 def test_multiply_adds_are_counted_as_two_operations(tiny: Compose) -> None:

@@ -20,10 +20,11 @@ from conftest import assert_one_sentence, run_step
 from PIL import Image
 
 from fashion_mnist.cli import compose
+from fashion_mnist.config import TrackingConfig
 from fashion_mnist.data.dataset import Card, load_part
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluation.predictions import read_predictions
-from fashion_mnist.predict import load_model
+from fashion_mnist.predict import Model, load
 
 Survived = Callable[[str, int, int], None]
 
@@ -79,6 +80,10 @@ def rewritten(file: Path, change: Callable[[dict[str, Any]], object], more: dict
         for name, content in {**members, **(more or {})}.items():
             archive.writestr(name, content)
     return file
+
+
+def load_model(address: str, store: str) -> Model:
+    return load(address, TrackingConfig(store, "Default"))
 
 
 def refused(run_id: str, store: str = "") -> str:

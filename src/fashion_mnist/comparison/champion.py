@@ -58,16 +58,16 @@ def promote(config: CompareConfig, compared: Comparison, images: np.ndarray | No
             return f"Nothing was promoted: the champion, {present}, is of `{winner.name}`, which wins again."
         if champion.tags.get("dataset_digest") != compared.tested.digest:
             return f"Nothing was promoted: the champion, {present}, was tested on other data, or does not say on which."
-        defender = champion_group(client, champion.tags["runs"].split(), winner)
+        defender = champion_group(client, champion.tags["runs"].split())
         (judged,) = judge(defender, [winner])
-        if not (judged.interval and judged.shown and judged.difference > 0):
+        if not (judged.difference.interval and judged.shown and judged.difference.value > 0):
             return f"Nothing was promoted: the champion is {present}. {judged.sentence}"
         verdict = judged.sentence.rstrip(".")
     number = register(client, winner, images, report_run, verdict)
     return f"Promoted: {verdict}; it is version {number} of models:/{MODEL}@{CHAMPION}."
 
 
-def champion_group(client: "MlflowClient", run_ids: Sequence[str], winner: Group) -> Group:
+def champion_group(client: "MlflowClient", run_ids: Sequence[str]) -> Group:
     """The trainings of the present champion's configuration, from the runs that its version names.
 
     Raises:
@@ -76,7 +76,7 @@ def champion_group(client: "MlflowClient", run_ids: Sequence[str], winner: Group
     runs = [client.get_run(run_id) for run_id in run_ids]
     found, left_out = comparable(client, runs)
     trainings, _, _ = with_predictions(found, left_out)
-    return Group(f"{trainings[0].variant} (champion)", {}, [], trainings, winner.images)
+    return Group(f"{trainings[0].variant} (champion)", {}, [], trainings)
 
 
 def register(client: "MlflowClient", winner: Group, images: np.ndarray | None, report_run: str, verdict: str) -> str:
@@ -115,7 +115,7 @@ def register(client: "MlflowClient", winner: Group, images: np.ndarray | None, r
             flavor=pyfunc,
             name="classifier",
             run_id=best.run_id,
-            python_model=serving_file(),
+            python_model=str(Path(__file__).with_name("serving.py")),  # not imported here, since it imports Keras
             artifacts={"model": str(folder / "model.keras"), "class_names": str(folder / "class_names.json")},
             signature=ModelSignature(Schema([question]), Schema([answer, shares])),
             input_example=None if images is None else images[:1],
@@ -124,14 +124,13 @@ def register(client: "MlflowClient", winner: Group, images: np.ndarray | None, r
         )
     with contextlib.suppress(MlflowException):  # it is there already
         client.create_registered_model(MODEL, description="Fashion-MNIST: raw 28 x 28 images in, class names out.")
-    mean, deviation = winner.accuracy, winner.deviation("test_accuracy")
     tags = {
         "run": best.run_id,
         "runs": " ".join(training.run_id for training in winner.trainings),
         "variant": best.variant,
         "model_digest": best.tags["model_digest"],
         "dataset_digest": best.tags["dataset_digest"],
-        "test_accuracy": f"{mean:.4f}" + (f" ± {deviation:.4f}" if deviation else "") + f" (n = {winner.n})",
+        "test_accuracy": f"{winner.accuracy_in_words} (n = {winner.n})",
         "report": report_run,
     }
     description = (
@@ -142,8 +141,3 @@ def register(client: "MlflowClient", winner: Group, images: np.ndarray | None, r
     )
     client.set_registered_model_alias(MODEL, CHAMPION, made.version)
     return str(made.version)
-
-
-def serving_file() -> str:
-    """Where the class lies that MLflow keeps with the model; not imported here, since it imports Keras."""
-    return str(Path(__file__).with_name("serving.py"))

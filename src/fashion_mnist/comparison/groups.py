@@ -21,7 +21,11 @@ class Group:
     params: dict[str, str]  # those that differ between groups
     apart: list[str]  # of them, those that tell it from groups of the same variant
     trainings: list[Training]
-    images: int
+
+    @property
+    def variant(self) -> str:
+        """The one that all of them are of."""
+        return self.trainings[0].variant
 
     @property
     def n(self) -> int:
@@ -31,7 +35,7 @@ class Group:
     @property
     def right(self) -> np.ndarray:
         """Which test images each training gets right, bool (n, images)."""
-        return np.array([training.right(self.images) for training in self.trainings])
+        return np.array([training.right for training in self.trainings])
 
     @cached_property
     def recall(self) -> np.ndarray:
@@ -73,17 +77,20 @@ class Group:
         """Mean test accuracy."""
         return statistics.mean(self.values("test_accuracy"))
 
+    @property
+    def accuracy_in_words(self) -> str:
+        """Mean test accuracy, and its sample standard deviation where there are several trainings."""
+        deviation = self.deviation("test_accuracy")
+        return f"{self.accuracy:.4f}" + (f" ± {deviation:.4f}" if deviation is not None else "")
+
 
 @dataclass(frozen=True)
 class Verdict:
     """What can be said of a group beside the baseline."""
 
-    name: str
-    baseline: str
-    difference: float
-    interval: tuple[float, float] | None  # 95 %; None where a group has one training only
-    p: float  # Holm-corrected; of McNemar's test where there is no interval
-    mcnemar: tuple[float, ...]  # Holm-corrected, of each pair of trainings with the same seed
+    difference: Difference
+    p: float  # Holm-corrected
+    mcnemar: list[float]  # Holm-corrected p, of each pair of trainings with the same seed
     sentence: str
 
     @property
@@ -119,11 +126,6 @@ class Comparison:
         return list(dict.fromkeys(key for group in self.groups for key in group.apart))
 
 
-def variant(group: Group) -> str:
-    """The variant of a group's trainings."""
-    return group.trainings[0].variant
-
-
 def compare(trainings: Sequence[Training], left_out: list[LeftOut], tested: Tested, baseline: str | None) -> Comparison:
     """Groups trainings, and says of each group whether it is better than the baseline.
 
@@ -136,7 +138,7 @@ def compare(trainings: Sequence[Training], left_out: list[LeftOut], tested: Test
     Raises:
         UserError: there is no such baseline.
     """
-    groups = sorted(grouped(trainings, len(tested.labels)), key=lambda group: -group.accuracy)
+    groups = sorted(grouped(trainings), key=lambda group: -group.accuracy)
     by_name = {group.name: group for group in groups}
     if baseline is not None and baseline not in by_name:
         raise UserError(
@@ -144,10 +146,11 @@ def compare(trainings: Sequence[Training], left_out: list[LeftOut], tested: Test
         )
     chosen = by_name[baseline] if baseline else by_name.get("mlp", groups[-1])
     others = [group for group in groups if group is not chosen]
-    return Comparison(tested, groups, chosen, {each.name: each for each in judge(chosen, others)}, left_out)
+    verdicts = dict(zip((group.name for group in others), judge(chosen, others), strict=True))
+    return Comparison(tested, groups, chosen, verdicts, left_out)
 
 
-def grouped(trainings: Sequence[Training], images: int) -> list[Group]:
+def grouped(trainings: Sequence[Training]) -> list[Group]:
     """Groups of what differs only in its seed, named after what differs."""
     groups: dict[tuple, list[Training]] = {}
     for training in trainings:
@@ -166,87 +169,75 @@ def grouped(trainings: Sequence[Training], images: int) -> list[Group]:
             apart = common
         words = [first.variant, *(f"{key.rpartition('.')[2]}={first.params.get(key, 'unset')}" for key in apart)]
         params = {key: first.params[key] for key in differing if key in first.params}
-        result.append(Group(" ".join(words), params, apart, each, images))
+        result.append(Group(" ".join(words), params, apart, each))
     return result
 
 
 def judge(baseline: Group, others: Sequence[Group]) -> list[Verdict]:
     """A verdict on each group, corrected for their number."""
-    several = [group for group in others if min(group.n, baseline.n) > 1]
-    resampled = significance.resampled_accuracies([group.right for group in (baseline, *several) if several])
-    singles = {group.name: same_seed(group, baseline) for group in others if group not in several}
-    found = []
-    for group in others:
-        if group in several:
-            drawn = resampled[:, several.index(group) + 1] - resampled[:, 0]
-            found.append(significance.difference(group.right, baseline.right, drawn))
-        else:
-            one, other = (training.right(group.images) for training in singles[group.name])
-            value = float(one.mean() - other.mean())
-            found.append(Difference(value, 0, 0, significance.mcnemar(one, other)))
+    found = [difference_between(group, baseline) for group in others]
     corrected = significance.holm([each.p for each in found])
-    pairs = [pair_tests(group, baseline) for group in others]
-    flat = iter(significance.holm([p for each in pairs for p in each]))
-    verdicts = []
-    for group, each, p, tests in zip(others, found, corrected, pairs, strict=True):
-        mcnemar = tuple(next(flat) for _ in tests)
-        if group in several:
-            needed = significance.seeds_needed(significance.spread(group.right, baseline.right), len(others))
-            words, interval = sentence(group, baseline, each, p, needed), (each.low, each.high)
-        else:
-            words, interval = of_single(group, baseline, singles[group.name], each, p), None
-        verdicts.append(Verdict(group.name, baseline.name, each.value, interval, p, mcnemar, words))
-    return verdicts
-
-
-def same_seed(group: Group, baseline: Group) -> tuple[Training, Training]:
-    """A training of each, with the same seed where they have one in common."""
-    by_seed = {training.seed: training for training in baseline.trainings}
-    common = [training for training in group.trainings if training.seed in by_seed]
-    one = (common or group.trainings)[0]
-    return one, by_seed.get(one.seed, baseline.trainings[0])
-
-
-def pair_tests(group: Group, baseline: Group) -> list[float]:
-    """McNemar's test for each pair of trainings with the same seed."""
-    by_seed = {training.seed: training for training in baseline.trainings}
+    pairs = [
+        [significance.mcnemar(one.right, other.right) for one, other in same_seed(group, baseline)] for group in others
+    ]
+    flat = iter(significance.holm([p for tests in pairs for p in tests]))
     return [
-        significance.mcnemar(training.right(group.images), by_seed[training.seed].right(group.images))
-        for training in group.trainings
-        if training.seed in by_seed
+        Verdict(each, p, [next(flat) for _ in tests], sentence(group, baseline, each, p, len(others)))
+        for group, each, p, tests in zip(others, found, corrected, pairs, strict=True)
     ]
 
 
-def sentence(group: Group, baseline: Group, difference: Difference, p: float, needed: tuple[int, float] | None) -> str:
-    """The verdict in words, from several seeds."""
+def difference_between(group: Group, baseline: Group) -> Difference:
+    """Over seeds and test images; where one of the two was trained once, of two trainings over test images alone."""
+    if min(group.n, baseline.n) > 1:
+        return significance.difference(group.right, baseline.right)
+    one, other = (training.right for training in one_of_each(group, baseline))
+    return Difference(float(one.mean() - other.mean()), None, significance.mcnemar(one, other))
+
+
+def same_seed(group: Group, baseline: Group) -> list[tuple[Training, Training]]:
+    """The pairs of trainings with the same seed."""
+    by_seed = {training.seed: training for training in baseline.trainings}
+    return [(training, by_seed[training.seed]) for training in group.trainings if training.seed in by_seed]
+
+
+def one_of_each(group: Group, baseline: Group) -> tuple[Training, Training]:
+    """A training of each, with the same seed where they have one in common."""
+    return next(iter(same_seed(group, baseline)), (group.trainings[0], baseline.trainings[0]))
+
+
+def sentence(group: Group, baseline: Group, difference: Difference, p: float, comparisons: int) -> str:
+    """The verdict in words.
+
+    Args:
+        group: set against the baseline.
+        baseline: what it is set against.
+        difference: of the two.
+        p: of it, Holm-corrected.
+        comparisons: that are made at the same time.
+    """
+    points = f"{100 * abs(difference.value):.1f} points"
+    if difference.interval is None:
+        one, other = (
+            f"`{each.name}`" + (f" with seed {training.seed}" if training.seed else "")
+            for each, training in zip((group, baseline), one_of_each(group, baseline), strict=True)
+        )
+        if p < LEVEL:
+            than = "more" if difference.value > 0 else "less"
+            return f"This training of {one} is {points} {than} accurate than this one of {other}."
+        return f"No difference shown between these trainings of {one} and {other} ({points})."
     if p < LEVEL:
         better, worse = (group, baseline) if difference.value > 0 else (baseline, group)
-        sign = 1 if difference.value > 0 else -1
-        low, high = (f"{100 * end:.1f}" for end in sorted((sign * difference.low, sign * difference.high)))
-        return (
-            f"`{better.name}` beats `{worse.name}` by {100 * abs(difference.value):.1f} points (95 % {low} to {high})."
-        )
+        low, high = (f"{100 * end:.1f}" for end in sorted(abs(end) for end in difference.interval))
+        return f"`{better.name}` beats `{worse.name}` by {points} (95 % {low} to {high})."
     n = f"n = {group.n}" if group.n == baseline.n else f"n = {group.n} and {baseline.n}"
-    value, low, high = (f"{100 * each:+.1f}".replace("-0.0", "+0.0") for each in difference[:3])
+    value, low, high = (
+        f"{100 * each:+.1f}".replace("-0.0", "+0.0") for each in (difference.value, *difference.interval)
+    )
     more = f"more than {significance.MOST_SEEDS} seeds would be needed"
-    if needed:
+    if needed := significance.seeds_needed(significance.spread(group.right, baseline.right), comparisons):
         more = f"{needed[0]} seeds each would show {100 * needed[1]:.1f} points with 80 % power"
     return (
         f"`{group.name}` and `{baseline.name}`: no difference shown with {n} "
         f"({value} points, 95 % {low} to {high}, corrected p = {p:.2f}); {more}."
     )
-
-
-def of_single(
-    group: Group, baseline: Group, trainings: tuple[Training, Training], difference: Difference, p: float
-) -> str:
-    """The verdict in words where one of the two was trained once."""
-    points = f"{100 * abs(difference.value):.1f} points"
-    one, other = (
-        f"`{each.name}`" + (f" with seed {training.seed}" if training.seed else "")
-        for each, training in zip((group, baseline), trainings, strict=True)
-    )
-    if p < LEVEL:
-        than = "more" if difference.value > 0 else "less"
-        return f"This training of {one} is {points} {than} accurate than this one of {other}."
-    return f"No difference shown between these trainings of {one} and {other} ({points})."

@@ -14,7 +14,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, PercentFormatter
 from PIL import Image
 
 from fashion_mnist.comparison import report, significance
@@ -49,12 +49,8 @@ def as_html(comparison: Comparison, images: np.ndarray | None) -> str:
     return environment.get_template("page.html.j2").render(
         comparison=comparison,
         title=comparison.tested.title,
-        headings=[*report.headings(comparison), *report.QUALITY, *report.cost_headings(comparison)],
-        texts=len(report.headings(comparison)),
-        rows=[
-            [*report.cells(comparison, group), *report.quality(group), *report.costs(comparison, group)]
-            for group in comparison.groups
-        ],
+        rows=report.table(comparison),
+        texts=len(report.names(comparison, comparison.baseline)),
         charts=charts(comparison),
         class_names=CLASS_NAMES,
         per_class=[(group.name, group.recall.tolist()) for group in comparison.groups],
@@ -137,12 +133,13 @@ def differences(comparison: Comparison) -> Figure | None:
     axes = figure.subplots()
     for row, group in enumerate(reversed(shown)):
         verdict = comparison.verdicts[group.name]
-        color = INK if not verdict.shown else COLORS[2] if verdict.difference > 0 else COLORS[3]
-        if verdict.interval:
-            low, high = (100 * end for end in verdict.interval)
+        value, interval = 100 * verdict.difference.value, verdict.difference.interval
+        color = INK if not verdict.shown else COLORS[2] if value > 0 else COLORS[3]
+        if interval:
+            low, high = (100 * end for end in interval)
             axes.plot([low, high], [row, row], color=color, linewidth=1.6, solid_capstyle="butt")
         face = color if verdict.shown else "none"
-        axes.plot(100 * verdict.difference, row, "o", color=color, markerfacecolor=face, markersize=5.5)
+        axes.plot(value, row, "o", color=color, markerfacecolor=face, markersize=5.5)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(range(len(shown)), [group.name for group in reversed(shown)])
     axes.set_xlabel(f"points of accuracy more than {comparison.baseline.name}")
@@ -160,46 +157,46 @@ def pareto(comparison: Comparison) -> Figure | None:
         return None
     figure = Figure(figsize=(5.2, 3.9), layout="constrained")
     axes = figure.subplots()
-    points = sorted(((group.cost(name) or 0, group.accuracy, group) for group in groups), key=lambda point: point[:2])
-    front: list[tuple[float, float, Group]] = []
-    for point in points:
-        if not front or point[1] > front[-1][1]:
-            front.append(point)
-    beaten = [point for point in points if point not in front]
-    for cost, accuracy, group in points:
-        color = COLORS[0] if (cost, accuracy, group) in front else INK
-        axes.errorbar(cost, accuracy, group.deviation("test_accuracy") or 0, fmt="o", color=color, markersize=5)
+    spent = {group: group.cost(name) or 0 for group in groups}
+    ordered = sorted(groups, key=lambda group: (spent[group], group.accuracy))
+    front: list[Group] = []
+    for group in ordered:
+        if not front or group.accuracy > front[-1].accuracy:
+            front.append(group)
+    for group in ordered:
+        color = COLORS[0] if group in front else INK
+        axes.errorbar(
+            spent[group], group.accuracy, group.deviation("test_accuracy") or 0, fmt="o", color=color, markersize=5
+        )
     # Names of the best stand above them to the left, where nothing can be; those of the others below to the right.
-    for cost, accuracy, group in front:
-        axes.annotate(group.name, (cost, accuracy), (-6, 3), **NAMES, ha="right", va="bottom")
-    line = 0.05 * (front[-1][1] - min(accuracy for _, accuracy, _ in points)) or 0.001
+    for group in front:
+        axes.annotate(group.name, (spent[group], group.accuracy), (-6, 3), **NAMES, ha="right", va="bottom")
+    line = 0.05 * (front[-1].accuracy - min(group.accuracy for group in groups)) or 0.001
     height = 1.0
-    for cost, accuracy, group in sorted(beaten, key=lambda point: -point[1])[:MOST_CURVES]:
-        height = min(accuracy, height - line)  # one below the other
-        axes.annotate(group.name, (cost, height), (8, 0), **NAMES, ha="left", va="center")
-    axes.plot(
-        [point[0] for point in front],
-        [point[1] for point in front],
-        color=COLORS[0],
-        linewidth=1,
-        alpha=0.6,
-        drawstyle="steps-post",
-    )
+    beaten = [group for group in ordered if group not in front]
+    for group in sorted(beaten, key=lambda group: -group.accuracy)[:MOST_CURVES]:
+        height = min(group.accuracy, height - line)  # one below the other
+        axes.annotate(group.name, (spent[group], height), (8, 0), **NAMES, ha="left", va="center")
+    costs, accuracies = [spent[group] for group in front], [group.accuracy for group in front]
+    axes.plot(costs, accuracies, color=COLORS[0], linewidth=1, alpha=0.6, drawstyle="steps-post")
     axes.set_xscale("log")
     axes.set(xlabel=COST_LABELS[name], ylabel="test accuracy")
     axes.margins(x=0.2, y=0.08)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.xaxis.set_minor_formatter(LogFormatter())  # labels where there is no power of ten; its default is in TeX
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     plain(axes)
     return figure
 
 
-def validation_curves(groups: Sequence[Group]) -> dict[str, Figure | None]:
+def validation_curves(groups: Sequence[Group]) -> dict[str, Figure]:
     """Accuracy and loss on the validation images in each epoch: mean over the seeds, and a band of ± one deviation."""
     curves = {group.name: [training.curves() for training in group.trainings[:MOST_SEEDS]] for group in groups}
-    figures: dict[str, Figure | None] = {}
+    figures = {}
     for key, label in (("val_accuracy", "validation accuracy"), ("val_loss", "validation loss")):
         having = {name: each for name, each in curves.items() if all(key in curve for curve in each)}
+        if not having:
+            continue
         figure = Figure(figsize=(5.2, 3.9), layout="constrained")
         axes = figure.subplots()
         styles = itertools.cycle(zip(COLORS * len(MARKERS), np.repeat(MARKERS, len(COLORS)), strict=True))
@@ -214,7 +211,6 @@ def validation_curves(groups: Sequence[Group]) -> dict[str, Figure | None]:
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         plain(axes)
-        if having:
-            figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-        figures[label.replace(" ", "_")] = figure if having else None
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+        figures[label.replace(" ", "_")] = figure
     return figures

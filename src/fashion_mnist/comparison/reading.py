@@ -9,6 +9,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,19 +60,15 @@ def search(client: "MlflowClient", config: CompareConfig) -> list["Run"]:
     wanted = [config.runs] if config.runs else []
     if config.parent:
         wanted.append(f"tags.`mlflow.parentRunId` = '{config.parent}'")
-    runs: list[Run] = []
-    token = None
+    newest = ["attributes.start_time DESC"]
+    ask = partial(client.search_runs, [place.experiment_id], " and ".join(wanted), 1, PAGE, newest)
     try:
-        while True:
-            newest = ["attributes.start_time DESC"]
-            page = client.search_runs([place.experiment_id], " and ".join(wanted), 1, PAGE, newest, token)
-            runs += page
-            token = page.token
-            if not token:
-                break
+        pages = [ask()]
+        while pages[-1].token:
+            pages.append(ask(pages[-1].token))
     except MlflowException as error:
         raise UserError(f"MLflow cannot search for runs={config.runs!r}: {str(error).splitlines()[0]}") from error
-    return runs
+    return [run for page in pages for run in page]
 
 
 def comparable(client: "MlflowClient", runs: Sequence["Run"]) -> tuple[list[Training], list[LeftOut]]:
@@ -105,8 +102,8 @@ def comparable(client: "MlflowClient", runs: Sequence["Run"]) -> tuple[list[Trai
                 params=decisive(run.data.params),
                 metrics=dict(run.data.metrics),
                 tags=tags,
-                predictions=lambda place=f"{run.info.artifact_uri}": predictions_of(place),
-                curves=lambda run_id=run.info.run_id, keys=tuple(run.data.metrics): curves_of(client, run_id, keys),
+                predictions=partial(predictions_of, f"{run.info.artifact_uri}"),
+                curves=partial(curves_of, client, run.info.run_id, tuple(run.data.metrics)),
             )
         )
     return found, left_out
@@ -181,12 +178,13 @@ def of_folders(variants: Sequence[str]) -> list[Training]:
     """
     trainings = []
     for variant in variants:
-        folder = Path(BUILT)
-        if not is_complete(folder, variant) and is_complete(Path(TRIED), variant):
-            folder = Path(TRIED)
+        files, tried = results(Path(BUILT), variant), results(Path(TRIED), variant)
+        if not all(file.is_file() for file in files) and all(file.is_file() for file in tried):
+            files = tried
             say(f"{variant}: `dvc repro` has not built it; what lies in {TRIED}/ is compared.")
+        *scores, curves, predictions = files
         metrics: dict[str, Any] = {}
-        for part in (folder / "metrics" / variant / name for name in ("train.json", "test.json")):
+        for part in scores:
             if not part.is_file():
                 raise UserError(f"{part} is missing; `dvc repro evaluate@{variant}` makes it.")
             try:
@@ -204,17 +202,17 @@ def of_folders(variants: Sequence[str]) -> list[Training]:
                 params={},
                 metrics=metrics,
                 tags={"dataset": "fashion_mnist"},
-                predictions=lambda file=folder / "predictions" / variant / "test.npz": read_predictions(file),
-                curves=lambda file=folder / "plots" / variant / "history.csv": read_curves(file),
+                predictions=partial(read_predictions, predictions),
+                curves=partial(read_curves, curves),
             )
         )
     return trainings
 
 
-def is_complete(folder: Path, variant: str) -> bool:
-    """Whether a folder of results has all that a comparison reads of a variant."""
+def results(folder: Path, variant: str) -> list[Path]:
+    """The files that a comparison reads of a variant: metrics of training and test, curves, predictions."""
     names = ("metrics/{}/train.json", "metrics/{}/test.json", "plots/{}/history.csv", "predictions/{}/test.npz")
-    return all((folder / name.format(variant)).is_file() for name in names)
+    return [folder / name.format(variant) for name in names]
 
 
 def read_curves(file: Path) -> dict[str, Curve]:

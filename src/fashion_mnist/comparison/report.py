@@ -8,21 +8,23 @@ from typing import Any
 import numpy as np
 from rich import box
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.table import Table
 
-from fashion_mnist.comparison.groups import Comparison, Group, Verdict, variant
+from fashion_mnist.comparison.groups import Comparison, Group, Verdict
 from fashion_mnist.data.dataset import CLASS_NAMES
 from fashion_mnist.files import complete
 
 MOST_GROUPS, MOST_LINKS = 11, 5  # in a description, which MLflow cuts off after 8,000 characters
+MOST_LEFT_OUT = 20  # lines
 SCORES = ("test_accuracy", "test_loss", "test_macro_f1", "test_calibration_error", "val_accuracy", "accuracy")
-COSTS = {
-    "parameters": "parameters",
-    "flops_per_image": "MFLOP",
-    "training_seconds": "training s",
-    "prediction_microseconds": "prediction µs",
+COSTS = {  # each with its heading, and with the unit and the digits that it is written in
+    "parameters": ("parameters", 1, 0),
+    "flops_per_image": ("MFLOP", 1e6, 2),
+    "training_seconds": ("training s", 1, 1),
+    "prediction_microseconds": ("prediction µs", 1, 1),
 }
-QUALITY = ("n", "accuracy", "95 %", "loss", "F1", "ECE")
+Cells = list[tuple[str, str]]  # headings and texts, from left to right
 MARKUP = str.maketrans("<>|`", "    ")  # names of runs are anybody's, and go into Markdown
 LEGEND = (
     "Mean ± sample standard deviation over n seeds; 95 %: interval over seeds and test images. F1: macro. ECE: "
@@ -33,32 +35,23 @@ LEGEND = (
 
 
 def show(comparison: Comparison, files: Sequence[Path]) -> None:
-    """Prints two tables, which fit a terminal of 80 characters, and the verdicts."""
+    """Prints two tables, which fit a terminal of 80 characters where Markdown's one would not, and what they say."""
     console = Console()
-    tested = f"{len(comparison.tested.labels):,} test images of {comparison.tested.title}"
-    for title, names, rows in (
-        (f"Accuracy on {tested}", QUALITY, [quality(group) for group in comparison.groups]),
-        (
-            "What they cost",
-            cost_headings(comparison),
-            [costs(comparison, group) for group in comparison.groups],
-        ),
-    ):
+    quality_and_costs = (
+        (f"Accuracy on {tested_on(comparison)}", [quality(group) for group in comparison.groups]),
+        ("What they cost", [costs(comparison, group) for group in comparison.groups]),
+    )
+    for title, rows in quality_and_costs:
         table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-        for heading in headings(comparison):
+        for heading, _ in names(comparison, comparison.baseline):
             table.add_column(heading, overflow="fold")
-        for heading in names:
+        for heading, _ in rows[0]:
             table.add_column(heading, justify="right", no_wrap=True)
         for group, row in zip(comparison.groups, rows, strict=True):
-            table.add_row(*cells(comparison, group), *row)
+            table.add_row(*(text for _, text in (*names(comparison, group), *row)))
         console.print(table)
-    console.print(f"{LEGEND}\n", style="dim", highlight=False)
-    for verdict in comparison.verdicts.values():
-        console.print(f"- {verdict.sentence}", highlight=False, markup=False)
-    console.print(classes_apart(comparison), highlight=False, markup=False)
-    for line in left_out(comparison):
-        console.print(f"left out: {line}", style="yellow", highlight=False, markup=False)
-    console.print(f"Report: {', '.join(str(file) for file in files)}", highlight=False, soft_wrap=True)
+    console.print(Markdown(in_words(comparison)))
+    console.print(f"\nReport: {', '.join(str(file) for file in files)}", highlight=False, soft_wrap=True)
 
 
 def write(comparison: Comparison, folder: Path, page: str) -> list[Path]:
@@ -75,25 +68,23 @@ def write(comparison: Comparison, folder: Path, page: str) -> list[Path]:
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """The tables and verdicts."""
-    names = [*headings(comparison), *QUALITY, *cost_headings(comparison)]
-    texts = len(headings(comparison))
-    rule = ["---"] * texts + ["---:"] * (len(names) - texts)
-    rows = [[*cells(comparison, group), *quality(group), *costs(comparison, group)] for group in comparison.groups]
-    lines = [
-        f"# Comparison on {len(comparison.tested.labels):,} test images of {comparison.tested.title}",
-        "",
-        *("| " + " | ".join(row) + " |" for row in (names, rule, *rows)),
-        "",
-        LEGEND,
-        "",
-        *(f"- {verdict.sentence} {verdict.pairs}" for verdict in comparison.verdicts.values()),
-        "",
-        classes_apart(comparison),
-    ]
+    """One table, and what it says."""
+    rows = table(comparison)
+    texts = len(names(comparison, comparison.baseline))
+    headings = [name for name, _ in rows[0]]
+    rule = ["---"] * texts + ["---:"] * (len(headings) - texts)
+    lines = [headings, rule, *([text for _, text in row] for row in rows)]
+    written = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"# Comparison on {tested_on(comparison)}\n\n{written}\n\n{in_words(comparison)}\n"
+
+
+def in_words(comparison: Comparison) -> str:
+    """What the tables mean, the verdicts, and what was left out, in Markdown."""
+    lines = [LEGEND, "", *(f"- {verdict.sentence} {verdict.pairs}" for verdict in comparison.verdicts.values()), ""]
+    lines.append(classes_apart(comparison))
     if comparison.left_out:
         lines += ["", "Left out:", "", *(f"- {line}" for line in left_out(comparison))]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def as_note(comparison: Comparison, experiment: str) -> str:
@@ -107,7 +98,7 @@ def as_note(comparison: Comparison, experiment: str) -> str:
             for training in group.trainings
             if training.run_id
         ]
-        lines.append(f"| `{group.name}` | {quality(group)[1]} | {' '.join(links[:MOST_LINKS])} |")
+        lines.append(f"| `{group.name}` | {group.accuracy_in_words} | {' '.join(links[:MOST_LINKS])} |")
     if len(groups) < len(comparison.groups):
         lines += ["", f"{len(comparison.groups) - len(groups)} more are in the report."]
     return "\n".join(lines)
@@ -146,8 +137,8 @@ def group_as_json(group: Group, verdict: Verdict | None) -> dict[str, Any]:
     if verdict:
         content["verdict"] = {
             "sentence": verdict.sentence,
-            "difference": rounded(verdict.difference),
-            "interval": rounded(verdict.interval),
+            "difference": rounded(verdict.difference.value),
+            "interval": rounded(verdict.difference.interval),
             "p_holm": rounded(verdict.p),
             "p_mcnemar_holm": rounded(verdict.mcnemar),
             "shown": verdict.shown,
@@ -162,46 +153,40 @@ def rounded(value: Any, digits: int = 6) -> Any:
     return value if value is None else round(float(value), digits)
 
 
-def quality(group: Group) -> list[str]:
-    """A group's cells below `QUALITY`."""
-    deviation = group.deviation("test_accuracy")
-    accuracy = f"{group.accuracy:.4f}" + (f" ± {deviation:.4f}" if deviation is not None else "")
+def tested_on(comparison: Comparison) -> str:
+    """How many images of what."""
+    return f"{len(comparison.tested.labels):,} test images of {comparison.tested.title}"
+
+
+def table(comparison: Comparison) -> list[Cells]:
+    """A row for each group."""
+    return [[*names(comparison, group), *quality(group), *costs(comparison, group)] for group in comparison.groups]
+
+
+def names(comparison: Comparison, group: Group) -> Cells:
+    """What tells a group apart."""
+    params = [(key.rpartition(".")[2], group.params.get(key, "")) for key in comparison.columns]
+    return [("variant", group.variant), *params]
+
+
+def quality(group: Group) -> Cells:
+    """What a group is worth on the test images."""
     low, high = group.interval
-    scores = [group.mean(name) for name in ("test_loss", "test_macro_f1", "test_calibration_error")]
+    scores = {"loss": "test_loss", "F1": "test_macro_f1", "ECE": "test_calibration_error"}
+    means = {heading: group.mean(name) for heading, name in scores.items()}
     return [
-        str(group.n),
-        accuracy,
-        f"{low:.3f} - {high:.3f}",
-        *("" if each is None else f"{each:.3f}" for each in scores),
+        ("n", str(group.n)),
+        ("accuracy", group.accuracy_in_words),
+        ("95 %", f"{low:.3f} - {high:.3f}"),
+        *((heading, "" if mean is None else f"{mean:.3f}") for heading, mean in means.items()),
     ]
 
 
-def costs(comparison: Comparison, group: Group) -> list[str]:
-    """A group's cells below `cost_headings`."""
-    digits = {"parameters": 0, "flops_per_image": 2, "training_seconds": 1, "prediction_microseconds": 1}
-    values = {name: group.cost(name) for name in known_costs(comparison)}
-    scaled = {name: value and value / (1e6 if name == "flops_per_image" else 1) for name, value in values.items()}
-    return ["" if value is None else f"{value:,.{digits[name]}f}" for name, value in scaled.items()]
-
-
-def known_costs(comparison: Comparison) -> list[str]:
-    """The costs that any group has; the pipeline, which gives the same bytes each time, records no times."""
-    return [name for name in COSTS if any(group.values(f"system/{name}") for group in comparison.groups)]
-
-
-def cost_headings(comparison: Comparison) -> list[str]:
-    """The columns of costs."""
-    return [COSTS[name] for name in known_costs(comparison)]
-
-
-def headings(comparison: Comparison) -> list[str]:
-    """The columns that tell groups apart."""
-    return ["variant", *(key.rpartition(".")[2] for key in comparison.columns)]
-
-
-def cells(comparison: Comparison, group: Group) -> list[str]:
-    """A group's cells below `headings`."""
-    return [variant(group), *(group.params.get(key, "") for key in comparison.columns)]
+def costs(comparison: Comparison, group: Group) -> Cells:
+    """What a group costs, of what any group says; the pipeline, which gives the same bytes each time, has no times."""
+    known = [name for name in COSTS if any(each.cost(name) is not None for each in comparison.groups)]
+    cells = [(*COSTS[name], group.cost(name)) for name in known]
+    return [(heading, "" if cost is None else f"{cost / unit:,.{digits}f}") for heading, unit, digits, cost in cells]
 
 
 def classes_apart(comparison: Comparison) -> str:
@@ -224,12 +209,13 @@ def classes_apart(comparison: Comparison) -> str:
     return f"Accuracy per class differs most for {'; '.join(told)}.{remark}"
 
 
-def left_out(comparison: Comparison, most: int = 20) -> list[str]:
+def left_out(comparison: Comparison) -> list[str]:
     """A line for each run that is not compared."""
     names = [" ".join(entry.name.translate(MARKUP).split()) for entry in comparison.left_out]
     pairs = zip(names, comparison.left_out, strict=True)
     lines = [f"{name} ({entry.run_id[:8]}): {entry.reason}" for name, entry in pairs]
-    return lines if len(lines) <= most else [*lines[:most], f"and {len(lines) - most} more, in the JSON report"]
+    more = len(lines) - MOST_LEFT_OUT
+    return lines if more <= 0 else [*lines[:MOST_LEFT_OUT], f"and {more} more, in the JSON report"]
 
 
 def facts(comparison: Comparison) -> str:

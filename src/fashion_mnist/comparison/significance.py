@@ -5,12 +5,13 @@ booleans; the rows of a variant, one for each seed, are an array (n, images).
 
 The variance of a mean difference has three parts. Images: some favour one variant, whatever the seed. Seeds: some
 trainings end better, whatever the images. And chance flips of single images from one training to the next, which show
-in both; a bootstrap over images and seeds counts them twice, and seeds with n in place of n - 1 (Owen, The pigeonhole
-bootstrap, https://arxiv.org/abs/0712.1111). So the parts are estimated one by one, and the bootstrap is scaled to them.
-Where images are no part of it, that leaves Welch's t-test over seeds, which with three of them is on the safe side.
+in both; a bootstrap over images and seeds would count them twice, and seeds with n in place of n - 1 (Owen, The
+pigeonhole bootstrap, https://arxiv.org/abs/0712.1111). So the parts are estimated one by one. Few seeds make their sum
+itself uncertain, so interval and p are those of Student's t, with degrees of freedom after Welch and Satterthwaite.
+Where images are no part of it, that is Welch's t-test over seeds, which with three of them is on the safe side.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +19,6 @@ from scipy import stats
 
 LEVEL = 0.05  # probability of seeing a difference where there is none
 POWER = 0.8
-RESAMPLES = 4_000
-CHUNK = 250  # resamples at a time, which take 50 MB for 10,000 images
 MOST_SEEDS = 50  # that anybody would train
 DETECTABLE = (0.002, 0.005, 0.01, 0.02, 0.05)  # differences in accuracy for which the number of seeds is looked up
 
@@ -38,6 +37,11 @@ class Spread(NamedTuple):
         return self.images + sum(self._of_seeds())
 
     @property
+    def margin(self) -> float:
+        """Half the 95 % interval of the estimate."""
+        return float(stats.t.ppf(1 - LEVEL / 2, self.degrees)) * self.variance**0.5
+
+    @property
     def degrees(self) -> float:
         """Of freedom, after Welch and Satterthwaite."""
         squares = [self.images**2 / (self.tested - 1)]
@@ -52,8 +56,7 @@ class Difference(NamedTuple):
     """A difference in accuracy, as a share of the images."""
 
     value: float
-    low: float  # of the 95 % interval
-    high: float
+    interval: tuple[float, float] | None  # 95 %; None between two single trainings
     p: float  # probability of a difference as large where there is none
 
 
@@ -83,64 +86,23 @@ def accuracy_interval(right: np.ndarray) -> tuple[float, float]:
 
         low, high = proportion_confint(int(right.sum()), right.size, LEVEL, "wilson")
         return float(low), float(high)  # pyright: ignore[reportArgumentType]
-    parts = spread(right)
-    margin = float(stats.t.ppf(1 - LEVEL / 2, parts.degrees)) * parts.variance**0.5
+    margin = spread(right).margin
     return max(accuracy - margin, 0.0), min(accuracy + margin, 1.0)
 
 
-def resampled_accuracies(groups: Sequence[np.ndarray], resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """Accuracies of each variant when images and seeds are drawn again, with the same images for all.
-
-    Args:
-        groups: bool (n, images) each.
-        resamples: how often.
-        seed: of the drawing.
-
-    Returns:
-        float64 (resamples, groups).
-    """
-    if not groups:
-        return np.empty((resamples, 0))
-    random = np.random.default_rng(seed)
-    images = groups[0].shape[1]
-    stacked = np.concatenate(groups).T.astype(np.float32)
-    starts = np.cumsum([0, *(len(group) for group in groups)])
-    accuracies = np.empty((resamples, len(groups)))
-    for chunk in _chunks(resamples):
-        rows = len(chunk)
-        drawn = random.integers(images, size=(rows, images)) + np.arange(rows)[:, None] * images
-        weights = np.bincount(drawn.ravel(), minlength=rows * images).reshape(rows, images).astype(np.float32)
-        runs = weights @ stacked / images
-        for index, group in enumerate(groups):
-            seeds = starts[index] + random.integers(len(group), size=(rows, len(group)))
-            accuracies[chunk, index] = np.take_along_axis(runs, seeds, axis=1).mean(axis=1)
-    return accuracies
-
-
-def _chunks(total: int) -> Iterator[np.ndarray]:
-    yield from np.array_split(np.arange(total), -(-total // CHUNK))
-
-
-def difference(right: np.ndarray, other: np.ndarray, resampled: np.ndarray) -> Difference:
+def difference(right: np.ndarray, other: np.ndarray) -> Difference:
     """How much better the first variant is than the other.
 
     Args:
         right: bool (n, images), n of at least 2.
         other: the same of the other variant.
-        resampled: differences of the two from `resampled_accuracies`, float (resamples,).
     """
     value = float(right.mean() - other.mean())
     parts = spread(right, other)
     if parts.variance == 0:  # no training differs from another in anything
-        return Difference(value, value, value, float(value == 0))
-    # Few seeds make the variance itself uncertain, hence t and not the normal distribution. The interval is symmetric,
-    # and p is what goes with it, so that the two never contradict each other.
-    critical = float(stats.t.ppf(1 - LEVEL / 2, parts.degrees))
-    widening = critical / float(stats.norm.ppf(1 - LEVEL / 2))
-    deviations = np.abs(resampled - resampled.mean()) / max(float(resampled.std()), 1e-12)
-    margin = widening * parts.variance**0.5 * float(np.quantile(deviations, 1 - LEVEL))
-    p = 2 * float(stats.t.sf(critical * abs(value) / margin, parts.degrees))
-    return Difference(value, value - margin, value + margin, p)
+        return Difference(value, (value, value), float(value == 0))
+    p = 2 * float(stats.t.sf(abs(value) / parts.variance**0.5, parts.degrees))
+    return Difference(value, (value - parts.margin, value + parts.margin), p)
 
 
 def mcnemar(right: np.ndarray, other: np.ndarray) -> float:

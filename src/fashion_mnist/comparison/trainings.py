@@ -25,7 +25,7 @@ class LeftOut(NamedTuple):
 
 @dataclass
 class Training:
-    """A finished training with what its model says of the test images, boiled down to a few kilobytes."""
+    """A finished training with what its model says of the test images, boiled down to a byte each."""
 
     run_id: str  # "" where it comes from the pipeline
     name: str
@@ -37,16 +37,12 @@ class Training:
     tags: dict[str, str]
     predictions: Callable[[], Predictions]  # reads them
     curves: Callable[[], dict[str, Curve]]  # reads `val_accuracy` and `val_loss`, a value for each epoch
-    packed: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))  # which images are right, a bit each
+    right: np.ndarray = field(default_factory=lambda: np.empty(0, bool))  # which test images it gets right, (images,)
     counts: np.ndarray = field(default_factory=lambda: np.empty(0, int))  # the confusion matrix
 
     def left_out(self, reason: str) -> LeftOut:
         """This training, with the reason why it is not compared."""
         return LeftOut(self.run_id, self.name, reason)
-
-    def right(self, images: int) -> np.ndarray:
-        """Which test images it gets right, bool (images,)."""
-        return np.unpackbits(self.packed, count=images).astype(bool)
 
 
 class Tested(NamedTuple):
@@ -74,7 +70,7 @@ def with_predictions(
         left_out: to be added to.
     """
     trainings: list[Training] = []
-    labels = sums = votes = None
+    tested: Tested | None = None
     seen: set[tuple] = set()
     for training in progress(found, "reading runs"):
         key = (training.variant, *training.params.items(), training.seed)
@@ -82,30 +78,27 @@ def with_predictions(
             left_out.append(training.left_out("a newer run has the same configuration and seed"))
             continue
         try:
-            predictions = training.predictions()
+            labels, predicted, probabilities = training.predictions()
         except UserError as error:
             left_out.append(training.left_out(str(error)))
             continue
-        if labels is None or sums is None or votes is None:
-            labels, classes = predictions.labels, predictions.probabilities.shape[1]
-            sums, votes = np.zeros(len(labels)), np.zeros((len(labels), classes), int)
-        if not np.array_equal(labels, predictions.labels):
+        if tested is None:
+            dataset, digest = training.tags["dataset"], training.tags.get("dataset_digest", "")
+            tested = Tested(dataset, digest, labels, np.zeros(len(labels)), np.zeros(probabilities.shape, int))
+        if not np.array_equal(labels, tested.labels):
             left_out.append(training.left_out("it was tested on other images"))
             continue
         seen.add(key)
         rows = np.arange(len(labels))
-        sums += predictions.probabilities[rows, labels]
-        votes[rows, predictions.predicted] += 1
-        training.packed = np.packbits(predictions.predicted == labels)
-        training.counts = confusion(labels, predictions.predicted, votes.shape[1])
+        tested.of_truth[:] += probabilities[rows, labels]
+        tested.votes[rows, predicted] += 1
+        training.right = predicted == labels
+        training.counts = confusion(labels, predicted, len(tested.votes[0]))
         trainings.append(training)
-    if labels is None or sums is None or votes is None:
+    if tested is None:
         reasons = "; ".join(f"{count} x {reason}" for reason, count in Counter(each[2] for each in left_out).items())
         raise UserError(
             f"there is nothing to compare{f' ({reasons})' if reasons else ''}; train something first, such as: "
             "python -m fashion_mnist -m model=mlp,cnn seed=0,1,2"
         )
-    tags = trainings[0].tags
-    of_truth = sums / len(trainings)
-    test_set = Tested(tags["dataset"], tags.get("dataset_digest", ""), labels, of_truth, votes)
-    return trainings, left_out, test_set
+    return trainings, left_out, tested._replace(of_truth=tested.of_truth / len(trainings))

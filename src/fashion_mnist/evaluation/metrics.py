@@ -31,7 +31,9 @@ def summarize(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray)
     f1 = 2 * counts.diagonal() / np.maximum(counts.sum(axis=0) + counts.sum(axis=1), 1)
     return {
         "test_accuracy": float(counts.trace() / counts.sum()),
-        "test_loss": float(-np.log(np.maximum(of_truth, 1e-7)).mean()),  # Keras clips at the same value
+        # Clipped as Keras clips bare probabilities, lest one image make it infinite. `model.evaluate` of Keras takes
+        # the numbers before the softmax instead, and clips nothing: its loss can be a little greater.
+        "test_loss": float(-np.log(np.maximum(of_truth, 1e-7)).mean()),
         "test_macro_f1": float(f1.mean()),
         "test_calibration_error": calibration_error(labels, probabilities),
     }

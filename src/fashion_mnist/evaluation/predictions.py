@@ -1,6 +1,6 @@
 """What a model says of the test images, as an NPZ file: the same predictions give the same bytes."""
 
-import io
+import math
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from fashion_mnist.errors import UserError
 from fashion_mnist.files import complete
 
 LARGEST = 1 << 25  # bytes of one array of predictions; a million probabilities of ten classes take 20 MB
+KINDS = {"labels": "u1", "predicted": "u1", "probabilities": "f2"}  # of what an archive must hold, in NumPy's letters
 
 
 class Predictions(NamedTuple):
@@ -47,10 +48,7 @@ def read_predictions(file: Path) -> Predictions:
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            labels, predicted, probabilities = (
-                read_member(archive, name, kind)
-                for name, kind in (("labels", "u1"), ("predicted", "u1"), ("probabilities", "f2"))
-            )
+            labels, predicted, probabilities = (read_array(archive, name, kind) for name, kind in KINDS.items())
         if not labels.shape == predicted.shape == probabilities.shape[:1] or probabilities.ndim != 2:
             raise ValueError("its arrays do not belong together")
     except FileNotFoundError:
@@ -60,25 +58,18 @@ def read_predictions(file: Path) -> Predictions:
     return Predictions(labels, predicted, probabilities)
 
 
-def read_member(archive: zipfile.ZipFile, name: str, kind: str) -> np.ndarray:
-    """Reads one array of an NPZ archive; `np.load` would allocate whatever its header announces.
-
-    Args:
-        archive: the NPZ file.
-        name: of the array.
-        kind: the only type that is taken, in NumPy's letters.
+def read_array(archive: zipfile.ZipFile, name: str, kind: str) -> np.ndarray:
+    """Reads one array; `np.load` would allocate whatever its header announces, so that is looked at first.
 
     Raises:
-        ValueError: it is too large, or is not what its header announces.
+        ValueError: it is of another kind, too large, or not as long as its header says.
     """
-    entry = archive.getinfo(f"{name}.npy")
-    if entry.file_size > LARGEST:  # no more than that is unpacked below, even if it holds more
-        raise ValueError(f"{name} is too large")
-    content = archive.read(entry)
-    header = io.BytesIO(content)
-    if np.lib.format.read_magic(header) != (1, 0):
-        raise ValueError(f"{name} is of another version")
-    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(header)
-    if dtype != np.dtype(kind):
-        raise ValueError(f"{name} holds {dtype}")
-    return np.frombuffer(content, dtype, offset=header.tell()).reshape(shape, order="F" if by_columns else "C")
+    entry = archive.getinfo(f"{name}.npy")  # no more than its `file_size` is unpacked, even if it holds more
+    with archive.open(entry) as member:
+        version = np.lib.format.read_magic(member)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+        announced = member.tell() + math.prod(shape) * dtype.itemsize
+    if version != (1, 0) or dtype != kind or not announced == entry.file_size <= LARGEST:
+        raise ValueError(f"{name} is not what it should be")
+    with archive.open(entry) as member:
+        return np.load(member, allow_pickle=False)

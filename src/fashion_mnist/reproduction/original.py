@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from fashion_mnist.checks import check_ranges, check_training, example_of
+from fashion_mnist.checks import built, check_training, example_of
 from fashion_mnist.config import CONF, ROOT, Config, DataConfig, ReproduceConfig, TrackingConfig
 from fashion_mnist.data.dataset import Card
 from fashion_mnist.errors import UserError, reason_of
@@ -113,8 +113,7 @@ def configuration(client: "MlflowClient", run: "Run", config: ReproduceConfig) -
         place = client.get_experiment(run.info.experiment_id).name
         name = config.tracking.run_name or f"{run.info.run_name} (again)"
         content["tracking"] = vars(TrackingConfig(config.tracking.uri, place, name, config.tracking.timeout))
-        settings: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content))
-        check_ranges(settings)
+        settings: Config = built(Config, content)
         check_training(settings, options)
     except ConfigKeyError as error:
         raise UserError(

@@ -196,12 +196,12 @@ def test_the_file_store_that_mlflow_gave_up_is_refused_with_the_way_out(empty_fo
 
 def test_a_folder_that_cannot_be_written_is_named(empty_folder: Path) -> None:
     (empty_folder / "file").touch()
-    process = run_step("data=synthetic", "data.train_images=100", "data.validation=10", "data_root=file/below")
+    process = run_here("data=synthetic", "data.train_images=100", "data.validation=10", "data_root=file/below")
     assert_one_sentence(process, "file/below", "data_root=")
 
 
 def test_too_much_validation_is_refused_before_training(empty_folder: Path) -> None:
-    process = run_step("data=synthetic", "data.train_images=100", "data.validation=100")
+    process = run_here("data=synthetic", "data.train_images=100", "data.validation=100")
     assert_one_sentence(process, "data.validation=100", "nothing")
 
 

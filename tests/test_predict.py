@@ -122,7 +122,6 @@ def test_the_model_is_the_one_tried_last_or_else_the_one_that_the_pipeline_built
     assert trained(compose(["model=cnn"])) == built
 
 
-@pytest.mark.slow
 def test_a_folder_is_told_picture_by_picture(shoe: np.ndarray, tiny_data: Path, empty_folder: Path) -> None:
     assert run_here(*TINY, f"data_root={tiny_data}", "trainer.epochs=1").returncode == 0
     folder = empty_folder / "pictures/more"
@@ -144,7 +143,6 @@ def test_a_folder_is_told_picture_by_picture(shoe: np.ndarray, tiny_data: Path, 
     assert (empty_folder / "seen.png").stat().st_size > 5_000
 
 
-@pytest.mark.slow
 def test_the_model_of_a_run_says_the_same_as_its_file(shoe: np.ndarray, tiny_data: Path, empty_folder: Path) -> None:
     trained = run_here(*TINY, f"data_root={tiny_data}", "trainer.epochs=1")
     run_id = trained.stdout.split("MLflow run ")[1].split()[0]

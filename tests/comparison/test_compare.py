@@ -344,6 +344,7 @@ def test_models_of_drawn_garments_are_never_promoted(add: Add, capsys: pytest.Ca
     assert not mlflow.MlflowClient().search_registered_models()
 
 
+@pytest.mark.slow
 def test_results_of_drawn_garments_are_not_taken_for_the_pipelines(tiny: Callable, tiny_data: Path) -> None:
     config = tiny("trainer.epochs=1")
     train(config)

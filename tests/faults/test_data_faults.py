@@ -352,6 +352,7 @@ def at_once(number: int, arguments: list[str], root: Path) -> dict[str, str]:
     return digests(folder)
 
 
+@pytest.mark.slow
 def test_fetches_at_once_all_succeed(empty_folder: Path, full: bool, survived: Survived) -> None:
     reference = digests(prepare(compose(SEVERAL).data, empty_folder / "reference").folder)
     rounds = [2] * 4 + [4] * 2 if full else [2]

@@ -124,7 +124,6 @@ def test_other_results_are_told_from_equal_ones(trained: Run, tiny: Compose) -> 
     assert "metrics differ first in accuracy of epoch 1, and most in " in far.sentence
 
 
-@pytest.mark.slow
 def test_one_metric_of_one_epoch_is_enough_to_differ(trained: Run, tiny_data: Path) -> None:
     last = client().get_metric_history(trained.info.run_id, "val_loss")[-1]
     changed = Metric("val_loss", last.value + 1, last.timestamp + 1, last.step)
@@ -180,7 +179,6 @@ def test_a_configuration_that_cannot_be_followed_is_refused(trained: Run, tiny_d
         client().log_text(trained.info.run_id, untouched, "config.yaml")
 
 
-@pytest.mark.slow
 def test_what_is_no_finished_training_is_refused(trained: Run, tiny_data: Path) -> None:
     def sentence(run_id: str) -> str:
         with pytest.raises(UserError) as refused:
@@ -260,7 +258,6 @@ def test_a_run_with_uncommitted_changes_is_made_again_with_its_own_code(
     assert len(trees.splitlines()) == 1
 
 
-@pytest.mark.slow
 def test_a_commit_that_is_not_here_is_named(trained: Run, tiny_data: Path) -> None:
     client().set_tag(trained.info.run_id, "git_commit", "1" * 40)
     client().set_tag(trained.info.run_id, "git_dirty", "false")

@@ -1,16 +1,23 @@
 """What the tests share: the real steps, in a folder and with a tracking store of their own."""
 
+import gc
+import io
 import json
+import logging
 import os
+import runpy
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
 import requests
@@ -53,6 +60,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("full") and not full:
             item.add_marker(pytest.mark.skip(reason="only with --full"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_looking_through_all_imports() -> None:
+    """Spares the garbage collector what is there already; Keras asks for a collection whenever a model is built."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -142,6 +156,7 @@ def serve(folder: Path) -> Iterator[str]:
     store = f"sqlite:///{folder}/mlflow.db"
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # eight more processes, for language models
     process = subprocess.Popen(
         [*command, "--backend-store-uri", store], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
     )
@@ -177,6 +192,44 @@ def run_step(*arguments: str, step: str = "train", **environment: str) -> subpro
         timeout=120,
         env={**os.environ, **environment},
     )
+
+
+def run_here(*arguments: str, step: str = "train", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a step as `run_step` does, but in this process, which has imported already what takes seconds.
+
+    Not for sweeps in which a job fails: their run is closed at the end of the process.
+    """
+    module = "fashion_mnist.__main__" if step == "main" else f"fashion_mnist.{step}"
+    terminate, code = signal.getsignal(signal.SIGTERM), 0
+    with (
+        logging_left_alone(),
+        mock.patch.dict(os.environ, environment),
+        mock.patch.object(sys, "argv", [module, *arguments]),
+        redirect_stdout(io.StringIO()) as output,
+        redirect_stderr(io.StringIO()) as errors,
+        warnings.catch_warnings(action="ignore", category=RuntimeWarning),  # that the module is imported already
+    ):
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as ended:
+            code = ended.code
+        finally:
+            signal.signal(signal.SIGTERM, terminate)
+        if isinstance(code, str):  # as Python does at its end
+            print(code, file=errors)
+            code = 1
+    return subprocess.CompletedProcess(arguments, code or 0, output.getvalue(), errors.getvalue())
+
+
+@contextmanager
+def logging_left_alone() -> Iterator[None]:
+    """Undoes what Hydra does to logging; else it would close handlers, and one of absl's the stream of pytest."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    with mock.patch.object(logging, "_handlerList", []):
+        try:
+            yield
+        finally:
+            logging.root.handlers[:], logging.root.level = handlers, level
 
 
 def assert_one_sentence(process: subprocess.CompletedProcess[str], *words: str) -> None:

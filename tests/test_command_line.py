@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, assert_one_sentence, run_step
+from conftest import ROOT, assert_one_sentence, run_here, run_step
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,7 +115,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("arguments", "words"), REFUSED, ids=[" ".join(arguments) for arguments, _ in REFUSED])
 def test_a_mistake_is_answered_in_one_sentence(arguments: list[str], words: list[str], empty_folder: Path) -> None:
-    assert_one_sentence(run_step(*arguments), *words)
+    assert_one_sentence(run_here(*arguments), *words)
     assert [path.name for path in empty_folder.iterdir()] == ["mlflow.db"]
 
 
@@ -196,12 +196,12 @@ def test_the_file_store_that_mlflow_gave_up_is_refused_with_the_way_out(empty_fo
 
 def test_a_folder_that_cannot_be_written_is_named(empty_folder: Path) -> None:
     (empty_folder / "file").touch()
-    process = run_step("data=synthetic", "data.train_images=100", "data.validation=10", "data_root=file/below")
+    process = run_here("data=synthetic", "data.train_images=100", "data.validation=10", "data_root=file/below")
     assert_one_sentence(process, "file/below", "data_root=")
 
 
 def test_too_much_validation_is_refused_before_training(empty_folder: Path) -> None:
-    process = run_step("data=synthetic", "data.train_images=100", "data.validation=100")
+    process = run_here("data=synthetic", "data.train_images=100", "data.validation=100")
     assert_one_sentence(process, "data.validation=100", "nothing")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY, assert_one_sentence, run_step
+from conftest import TINY, assert_one_sentence, run_here
 from PIL import ExifTags, Image, ImageOps
 
 from fashion_mnist.cli import compose
@@ -122,16 +122,15 @@ def test_the_model_is_the_one_tried_last_or_else_the_one_that_the_pipeline_built
     assert trained(compose(["model=cnn"])) == built
 
 
-@pytest.mark.slow
 def test_a_folder_is_told_picture_by_picture(shoe: np.ndarray, tiny_data: Path, empty_folder: Path) -> None:
-    assert run_step(*TINY, f"data_root={tiny_data}", "trainer.epochs=1").returncode == 0
+    assert run_here(*TINY, f"data_root={tiny_data}", "trainer.epochs=1").returncode == 0
     folder = empty_folder / "pictures/more"
     folder.mkdir(parents=True)
     for number in range(300):  # more than one batch
         Image.fromarray(np.roll(shoe, number, axis=1)).save(folder / f"{number:03}.png")
     (folder / "broken.jpg").write_bytes(b"no picture")
     (folder / "notes.txt").write_text("no picture either")
-    process = run_step("pictures", "model.name=mlp", "--json", "--picture", "seen.png", step="predict")
+    process = run_here("pictures", "model.name=mlp", "--json", "--picture", "seen.png", step="predict")
     told = [json.loads(line) for line in process.stdout.splitlines()]
     assert len(told) == 300
     assert told[0]["picture"].endswith("000.png")
@@ -144,12 +143,11 @@ def test_a_folder_is_told_picture_by_picture(shoe: np.ndarray, tiny_data: Path, 
     assert (empty_folder / "seen.png").stat().st_size > 5_000
 
 
-@pytest.mark.slow
 def test_the_model_of_a_run_says_the_same_as_its_file(shoe: np.ndarray, tiny_data: Path, empty_folder: Path) -> None:
-    trained = run_step(*TINY, f"data_root={tiny_data}", "trainer.epochs=1")
+    trained = run_here(*TINY, f"data_root={tiny_data}", "trainer.epochs=1")
     run_id = trained.stdout.split("MLflow run ")[1].split()[0]
     Image.fromarray(shoe).save("shoe.png")
-    answers = [run_step("shoe.png", "--json", choice, step="predict") for choice in ("model=mlp", f"run={run_id}")]
+    answers = [run_here("shoe.png", "--json", choice, step="predict") for choice in ("model=mlp", f"run={run_id}")]
     assert [answer.returncode for answer in answers] == [0, 0], answers[1].stderr
     assert answers[0].stdout == answers[1].stdout
 
@@ -157,8 +155,8 @@ def test_the_model_of_a_run_says_the_same_as_its_file(shoe: np.ndarray, tiny_dat
 def test_without_a_model_or_picture_the_way_out_is_named(empty_folder: Path, shoe: np.ndarray) -> None:
     Image.fromarray(shoe).save("shoe.png")
     assert_one_sentence(
-        run_step("shoe.png", step="predict"), "outputs/models/mlp/model.keras or models/mlp/model.keras", "python -m"
+        run_here("shoe.png", step="predict"), "outputs/models/mlp/model.keras or models/mlp/model.keras", "python -m"
     )
-    assert_one_sentence(run_step("shoe.png", "run=" + "0" * 32, step="predict"), "MLflow has no model")
-    missing = run_step("shoe.jpg", step="predict")
+    assert_one_sentence(run_here("shoe.png", "run=" + "0" * 32, step="predict"), "MLflow has no model")
+    missing = run_here("shoe.jpg", step="predict")
     assert (missing.returncode, missing.stdout) == (1, "")

@@ -30,6 +30,12 @@ from fashion_mnist.training.build import build
 Compose = Callable[..., Config]
 
 
+@pytest.fixture
+def tiny(tiny: Compose) -> Compose:
+    """Without XLA, which compiles for longer than so short a training takes."""
+    return lambda *overrides: tiny("trainer.jit_compile=false", *overrides)
+
+
 def test_a_model_that_refuses_its_arguments_is_named(tiny: Compose) -> None:
     config = tiny("model=cnn", "model.filters=[8,8,8,8,8]")  # five halvings of 28 pixels leave nothing
     with pytest.raises(UserError, match="cnn refuses its arguments"):
@@ -119,8 +125,11 @@ def test_results_of_another_runs_model_are_not_recorded(tiny: Compose) -> None:
 
 @pytest.mark.parametrize(
     ("swept", "runs", "kind"),
-    [([], 1, signal.SIGINT), ([], 1, signal.SIGTERM), (["-m", "seed=0,1"], 2, signal.SIGINT)],
-    ids=["run", "run of a scheduler", "sweep"],
+    [
+        pytest.param([], 1, signal.SIGINT, id="run"),
+        pytest.param([], 1, signal.SIGTERM, id="run of a scheduler", marks=pytest.mark.slow),
+        pytest.param(["-m", "seed=0,1"], 2, signal.SIGINT, id="sweep", marks=pytest.mark.slow),
+    ],
 )
 def test_ctrl_c_marks_the_run_as_killed_and_says_how_to_go_on(
     swept: list[str], runs: int, kind: signal.Signals, empty_folder: Path, tiny_data: Path

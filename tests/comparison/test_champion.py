@@ -1,13 +1,13 @@
 """From verdict to registry, on the real images: who becomes champion, who does not, and what the champion answers."""
 
-import os
 import shutil
+from contextlib import chdir
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
-from conftest import needs_real_data, run_step
+from conftest import needs_real_data, run_here
 
 from fashion_mnist.data.dataset import CLASS_NAMES
 
@@ -24,12 +24,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Pa
 
 
 def step(*arguments: str, name: str, folder: Path) -> str:
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        process = run_step(*arguments, step=name, MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db")
-    finally:
-        os.chdir(before)
+    with chdir(folder):
+        process = run_here(*arguments, step=name, MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db")
     assert process.returncode == 0, process.stderr
     return " ".join(process.stdout.split())
 

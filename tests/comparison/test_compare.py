@@ -2,17 +2,17 @@
 
 import csv
 import json
-import os
 import re
 import shutil
 import zlib
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
-from conftest import TINY, assert_one_sentence, needs_real_data, run_step
+from conftest import TINY, assert_one_sentence, needs_real_data, run_here, run_step
 
 from fashion_mnist.cli import compose, quoted
 from fashion_mnist.compare import compare
@@ -32,12 +32,8 @@ def store(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path, tiny_d
     folder = tmp_path_factory.mktemp("compared")
     shutil.copy(migrated_store, folder / "mlflow.db")
     jobs = ["-m", *TINY, f"data_root={tiny_data}", "model=linear,mlp", "seed=0,1", "tracking.experiment=lesson"]
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        process = run_step(*jobs, step="main", MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db")
-    finally:
-        os.chdir(before)
+    with chdir(folder):
+        process = run_here(*jobs, step="main", MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db")
     assert process.returncode == 0, process.stderr
     return folder
 
@@ -171,7 +167,7 @@ def test_variants_are_those_that_the_pipeline_built_or_else_those_that_were_trie
     ],
 )
 def test_mistakes_get_one_sentence(arguments: list[str], words: list[str], empty_folder: Path) -> None:
-    assert_one_sentence(run_step(*arguments, step="compare"), *words)
+    assert_one_sentence(run_here(*arguments, step="compare"), *words)
 
 
 Add = Callable[..., str]
@@ -351,6 +347,7 @@ def test_models_of_drawn_garments_are_never_promoted(add: Add, capsys: pytest.Ca
     assert not mlflow.MlflowClient().search_registered_models()
 
 
+@pytest.mark.slow
 def test_results_of_drawn_garments_are_not_taken_for_the_pipelines(tiny: Callable, tiny_data: Path) -> None:
     config = tiny("trainer.epochs=1")
     train(config)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, assert_one_sentence, needs_real_data, run_step
+from conftest import ROOT, assert_one_sentence, needs_real_data, run_here, run_step
 
 from fashion_mnist.cli import compose
 from fashion_mnist.data.dataset import CLASS_NAMES, Arrays, read_card, read_dataset
@@ -72,7 +72,7 @@ def test_other_images_under_the_same_name_are_not_called_fashion_mnist(folder: P
 
 @pytest.mark.slow
 def test_the_preset_trains_on_it(folder: Path, empty_folder: Path) -> None:
-    process = run_step("experiment=tfds_ann", f"data.dir={folder}", "trainer.epochs=1", step="main")
+    process = run_here("experiment=tfds_ann", f"data.dir={folder}", "trainer.epochs=1", step="main")
     assert process.returncode == 0, process.stderr
     assert "on the test set of tfds_unofficial (not Fashion-MNIST)" in " ".join(process.stdout.split())
 
@@ -95,7 +95,7 @@ def test_other_images_are_read_again_from_where_they_are(folder: Path, tmp_path:
 def test_a_dataset_that_is_not_there_and_cannot_be_downloaded(empty_folder: Path) -> None:
     pytest.importorskip("tensorflow_datasets", reason="uv sync --extra tfds")
     proxies = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
-    process = run_step("data=tfds", f"data.dir={empty_folder}/empty", "data.timeout=1", step="fetch", **proxies)
+    process = run_here("data=tfds", f"data.dir={empty_folder}/empty", "data.timeout=1", step="fetch", **proxies)
     assert process.returncode == 1
     assert "cannot download it" in process.stderr.splitlines()[-1]
     assert "Traceback" not in process.stderr

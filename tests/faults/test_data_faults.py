@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY, assert_one_sentence, needs_real_data, run_step
+from conftest import TINY, assert_one_sentence, needs_real_data, run_here, run_step
 
 from fashion_mnist.cli import compose
 from fashion_mnist.config import DataConfig
@@ -151,7 +151,7 @@ def test_other_images_in_the_place_of_the_real_ones_are_refused(drawn: Path, wit
 def test_a_real_training_says_that_its_data_were_changed(tiny_data: Path, empty_folder: Path) -> None:
     shutil.copytree(tiny_data, empty_folder / "data")
     flip(empty_folder / "data/synthetic/test_labels.npy", -1)
-    process = run_step(*TINY, "trainer.epochs=1")
+    process = run_here(*TINY, "trainer.epochs=1")
     assert process.returncode == 0, process.stderr
     assert "data/synthetic was changed after fetch; it is prepared again." in process.stderr.splitlines()
     assert digests(empty_folder / "data/synthetic") == digests(tiny_data / "synthetic")
@@ -352,6 +352,7 @@ def at_once(number: int, arguments: list[str], root: Path) -> dict[str, str]:
     return digests(folder)
 
 
+@pytest.mark.slow
 def test_fetches_at_once_all_succeed(empty_folder: Path, full: bool, survived: Survived) -> None:
     reference = digests(prepare(compose(SEVERAL).data, empty_folder / "reference").folder)
     rounds = [2] * 4 + [4] * 2 if full else [2]

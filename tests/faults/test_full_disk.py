@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import RESULTS, TINY, run_step
+from conftest import RESULTS, TINY, run_here
 
 EPOCHS = ["trainer.epochs=4"]
 Disk = Callable[[str, str], Path]
@@ -66,16 +66,16 @@ def fill(file: Path) -> None:
 @pytest.mark.slow
 def test_full_while_a_checkpoint_is_written(small_disk: Disk, tiny_data: Path, survived: Callable) -> None:
     small_disk("checkpoints", "2m")  # one checkpoint fits, and must make room for no second one
-    assert "cannot write checkpoints/mlp-seed0" in sentence(run_step(*job(tiny_data), step="main"))
+    assert "cannot write checkpoints/mlp-seed0" in sentence(run_here(*job(tiny_data), step="main"))
     (kept,) = [file for file in files("checkpoints") if file != "checkpoints/id"]
     assert not Path(kept).name.startswith(".")
     small_disk("checkpoints", "20m")
-    done = run_step(*job(tiny_data, "trainer.resume=required"), step="main")
+    done = run_here(*job(tiny_data, "trainer.resume=required"), step="main")
     assert done.returncode == 0
     assert "goes on after epoch 1." in done.stderr
     assert runs() == ["FINISHED"]
     resumed = files(*RESULTS)
-    assert run_step(*job(tiny_data), step="main").returncode == 0
+    assert run_here(*job(tiny_data), step="main").returncode == 0
     assert files(*RESULTS) == resumed
     survived("disk full while a checkpoint is written", 1, 1)
 
@@ -85,15 +85,15 @@ def test_full_while_a_checkpoint_is_written(small_disk: Disk, tiny_data: Path, s
 @pytest.mark.parametrize("folder", RESULTS)
 def test_full_while_results_are_written(folder: str, small_disk: Disk, tiny_data: Path, survived: Callable) -> None:
     small_disk(folder, "20m")
-    assert run_step(*job(tiny_data), step="main").returncode == 0
+    assert run_here(*job(tiny_data), step="main").returncode == 0
     before = files(folder)
     filler = Path(folder) / "filler"
     with pytest.raises(OSError, match="No space left"):
         fill(filler)
-    assert f"cannot write {folder}/mlp" in sentence(run_step(*job(tiny_data), step="main"))
+    assert f"cannot write {folder}/mlp" in sentence(run_here(*job(tiny_data), step="main"))
     filler.unlink()
     assert files(folder) == before
-    assert run_step(*job(tiny_data), step="main").returncode == 0
+    assert run_here(*job(tiny_data), step="main").returncode == 0
     assert runs() == ["FINISHED", "FINISHED"]
     survived(f"disk full while {Path(folder).name}/ is written", 1, 1)
 
@@ -101,12 +101,12 @@ def test_full_while_results_are_written(folder: str, small_disk: Disk, tiny_data
 @pytest.mark.slow
 def test_full_while_the_model_is_logged(small_disk: Disk, tiny_data: Path, survived: Callable) -> None:
     small_disk("mlruns", "300k")  # where MLflow keeps artifacts
-    done = run_step(*job(tiny_data), step="main")
+    done = run_here(*job(tiny_data), step="main")
     assert done.returncode == 0, done.stderr
     assert "No space left on device" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     small_disk("mlruns", "20m")
-    assert run_step(step="sync").returncode == 0
+    assert run_here(step="sync").returncode == 0
     assert runs() == ["FINISHED"]
     client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     (model,) = client.search_logged_models([place.experiment_id for place in client.search_experiments()])
@@ -117,11 +117,11 @@ def test_full_while_the_model_is_logged(small_disk: Disk, tiny_data: Path, survi
 @pytest.mark.slow
 @pytest.mark.full
 def test_full_while_a_report_is_written(small_disk: Disk, tiny_data: Path, survived: Callable) -> None:
-    assert run_step(*job(tiny_data, "-m", "seed=0,1"), step="main").returncode == 0
+    assert run_here(*job(tiny_data, "-m", "seed=0,1"), step="main").returncode == 0
     small_disk("reports", "20m")
-    assert run_step(step="compare").returncode == 0
+    assert run_here(step="compare").returncode == 0
     before = files("reports")
     small_disk("reports", f"{sum(len(content) for content in before.values()) // 1024 + 16}k")
-    assert "cannot write reports/comparison" in sentence(run_step(step="compare"))
+    assert "cannot write reports/comparison" in sentence(run_here(step="compare"))
     assert files("reports") == before
     survived("disk full while a report is written", 1, 1)

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from pathlib import Path
+from typing import NamedTuple
 
 import mlflow
 import pytest
-from conftest import RESULTS, TINY, run_step
+from conftest import RESULTS, TINY, run_here, run_step
 from mlflow.entities import Run
 
 EPOCHS = 40
@@ -68,12 +70,35 @@ main(__main__.main_job)
 """
 
 
+class Undisturbed(NamedTuple):
+    """What the job gives that nobody kills."""
+
+    results: dict[str, bytes]
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Undisturbed:
+    """The job in a folder of its own, whose drawn garments serve the other ones, too."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    shutil.copy(migrated_store, folder / "mlflow.db")
+    with chdir(folder):
+        assert run_here(*JOB[:-1], data_root(tmp_path_factory), step="fetch").returncode == 0
+        start = time.monotonic()
+        store = f"sqlite:///{folder}/mlflow.db"
+        done = run_step(*JOB, data_root(tmp_path_factory), step="main", MLFLOW_TRACKING_URI=store)
+        assert done.returncode == 0, done.stderr
+        return Undisturbed(results(), time.monotonic() - start)
+
+
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"data_root={tmp_path_factory.getbasetemp()}/killed"
+
+
 @pytest.fixture
 def job(empty_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """The job's overrides, in a folder in which the drawn garments are prepared."""
-    overrides = [*JOB, f"data_root={tmp_path_factory.getbasetemp()}/killed"]
-    assert run_step(*overrides[:-2], overrides[-1], step="fetch").returncode == 0
-    yield overrides
+    """The job's overrides, in a folder of its own."""
+    yield [*JOB, data_root(tmp_path_factory)]
     shutil.rmtree(empty_folder, ignore_errors=True)
 
 
@@ -118,7 +143,7 @@ def attempt(job: list[str], wanted: dict[str, bytes], kill: Callable[[], None]) 
     kill()
     # Killed when nothing was left to do but to tidy up, the job is complete, and done once more.
     was_complete = not left() and [run.info.status for run in new_runs(before)] == ["FINISHED"]
-    again = run_step(*job, step="main")
+    again = run_here(*job, step="main")
     if again.returncode:
         return [again.stderr]
     runs = new_runs(before)
@@ -136,11 +161,8 @@ def left() -> list[Path]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_killed_at_random_moments(job: list[str], full: bool, survived: Callable) -> None:
-    start = time.monotonic()
-    assert run_step(*job, step="main").returncode == 0
-    duration = time.monotonic() - start
-    wanted, count, moments = results(), 25 if full else 1, random.Random(0)
+def test_killed_at_random_moments(job: list[str], undisturbed: Undisturbed, full: bool, survived: Callable) -> None:
+    (wanted, duration), count, moments = undisturbed, 25 if full else 1, random.Random(0)
     failures = []
     for number in range(count):
         when = (number + moments.random()) / count * duration
@@ -163,9 +185,8 @@ def test_killed_at_random_moments(job: list[str], full: bool, survived: Callable
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_killed_at_the_worst_moments(job: list[str], full: bool, survived: Callable) -> None:
-    assert run_step(*job, step="main").returncode == 0
-    wanted, failures = results(), []
+def test_killed_at_the_worst_moments(job: list[str], undisturbed: Undisturbed, full: bool, survived: Callable) -> None:
+    wanted, failures = undisturbed.results, []
     moments = [(*moment, when) for moment in MOMENTS for when in ("before", "after")]
     moments = moments if full else moments[11::17]
     for place, name, number, when in moments:

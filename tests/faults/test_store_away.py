@@ -12,7 +12,7 @@ from pathlib import Path
 import mlflow
 import pytest
 import requests
-from conftest import TINY, run_step
+from conftest import TINY, run_here
 from mlflow.entities import Run
 
 EPOCH_SECONDS = 0.05  # about what one takes with a thousand images
@@ -32,6 +32,7 @@ class Server:
         store = f"sqlite:///{self.folder}/mlflow.db"
         command = ["server", "--workers", "1", "--port", str(self.port), "--backend-store-uri", store]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # eight more processes, for language models
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", *command, "--artifacts-destination", str(self.folder / "artifacts")],
             stdout=subprocess.DEVNULL,
@@ -121,7 +122,7 @@ def test_a_server_that_is_away_for_a_while_costs_nothing(
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
         if "python -m fashion_mnist.sync" in errors:  # the server took longer to start than the training to end
-            assert run_step(step="sync").returncode == 0
+            assert run_here(step="sync").returncode == 0
         wrong = what_is_wrong(run.info.run_id)
         print(wrong, errors)
         complete += not wrong
@@ -150,12 +151,12 @@ def test_a_server_that_never_comes_back_is_told_by_sync(
         assert "training goes on" in errors
         assert "python -m fashion_mnist.sync" in errors
         assert "test accuracy" in output
-        refused = run_step(step="sync")
+        refused = run_here(step="sync")
         assert refused.returncode == 1
         assert refused.stderr.startswith("error: not everything could be sent")
         server.start()
         for sentence in (f"Run {run.info.run_id} has been told everything.", "Everything has been sent."):
-            done = run_step(step="sync")
+            done = run_here(step="sync")
             assert done.returncode == 0, done.stderr
             assert sentence in done.stdout
         wrong = what_is_wrong(run.info.run_id)
@@ -177,7 +178,7 @@ def test_a_sync_that_is_killed_is_done_by_the_next(server: Server, tiny_data: Pa
         time.sleep(1.5 + 0.3 * number)
         killed.kill()
         killed.wait()
-        assert run_step(step="sync").returncode == 0
+        assert run_here(step="sync").returncode == 0
         wrong = what_is_wrong(run.info.run_id)
         print(wrong)
         complete += not wrong

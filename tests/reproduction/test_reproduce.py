@@ -5,19 +5,19 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 
 import mlflow
 import pytest
 import yaml
-from conftest import RESULTS, ROOT, TINY, assert_one_sentence, run_step
+from conftest import ROOT, TINY, all_runs, assert_one_sentence, run_here, run_step
 from mlflow.entities import Metric, Run
 
 from fashion_mnist import reproduce
 from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
 from fashion_mnist.errors import UserError
-from fashion_mnist.evaluate import evaluate
 from fashion_mnist.reproduction import original
 from fashion_mnist.reproduction.outcome import outcome_of
 from fashion_mnist.tracking import lineage
@@ -30,15 +30,28 @@ def client() -> mlflow.MlflowClient:
     return mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path, tiny_data: Path) -> Path:
+    """The folder of a store in which there is one run, trained and evaluated."""
+    folder = tmp_path_factory.mktemp("store")
+    shutil.copy(migrated_store, folder / "mlflow.db")
+    job = [*TINY, f"data_root={tiny_data}", "model.hidden=[8]", "seed=3"]
+    tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "MLFLOW_EXPERIMENT_NAME": "test"}
+    with chdir(folder):
+        process = run_here(*job, step="main", **tracking)
+    assert process.returncode == 0, process.stderr
+    shutil.copytree(folder / "mlruns", folder / "untouched")
+    return folder
+
+
 @pytest.fixture
-def trained(tiny: Compose) -> Run:
-    """A run that was trained and evaluated, and nothing left of it but what the store has."""
-    config = tiny("model.hidden=[8]", "seed=3")
-    run_id = train(config)
-    evaluate(config)
-    for folder in RESULTS:
-        shutil.rmtree(folder)
-    return client().get_run(run_id)
+def trained(store: Path, empty_folder: Path) -> Run:
+    """The run that was trained and evaluated, in a copy of the store, and nothing left of it but what the store has."""
+    shutil.copy(store / "mlflow.db", empty_folder)
+    shutil.rmtree(store / "mlruns")  # where the copy looks for artifacts, too; the last test may have changed them
+    shutil.copytree(store / "untouched", store / "mlruns")
+    (run,) = all_runs()
+    return run
 
 
 def outcome(tiny_data: Path, *overrides: str) -> int | str | None:
@@ -111,7 +124,6 @@ def test_other_results_are_told_from_equal_ones(trained: Run, tiny: Compose) -> 
     assert "metrics differ first in accuracy of epoch 1, and most in " in far.sentence
 
 
-@pytest.mark.slow
 def test_one_metric_of_one_epoch_is_enough_to_differ(trained: Run, tiny_data: Path) -> None:
     last = client().get_metric_history(trained.info.run_id, "val_loss")[-1]
     changed = Metric("val_loss", last.value + 1, last.timestamp + 1, last.step)
@@ -167,7 +179,6 @@ def test_a_configuration_that_cannot_be_followed_is_refused(trained: Run, tiny_d
         client().log_text(trained.info.run_id, untouched, "config.yaml")
 
 
-@pytest.mark.slow
 def test_what_is_no_finished_training_is_refused(trained: Run, tiny_data: Path) -> None:
     def sentence(run_id: str) -> str:
         with pytest.raises(UserError) as refused:
@@ -247,7 +258,6 @@ def test_a_run_with_uncommitted_changes_is_made_again_with_its_own_code(
     assert len(trees.splitlines()) == 1
 
 
-@pytest.mark.slow
 def test_a_commit_that_is_not_here_is_named(trained: Run, tiny_data: Path) -> None:
     client().set_tag(trained.info.run_id, "git_commit", "1" * 40)
     client().set_tag(trained.info.run_id, "git_dirty", "false")

@@ -1,13 +1,15 @@
 """MLflow's own pages over a finished sweep, in a real browser: can people read and compare what we record?"""
 
-import os
 import shutil
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import TINY, run_step, serve
+from conftest import TINY, run_here, serve
+
+pytest.importorskip("playwright", reason="uv sync --group docs")
 from playwright.sync_api import Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -19,14 +21,10 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path, tiny_d
     """The folder of a finished sweep over two variants and two lengths of training."""
     folder = tmp_path_factory.mktemp("ui")
     shutil.copy(migrated_store, folder / "mlflow.db")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        jobs = ["model=linear,mlp", "trainer.epochs=2,3", "seed=0"]
-        store = f"sqlite:///{folder}/mlflow.db"
-        process = run_step("-m", *TINY[:4], f"data_root={tiny_data}", *jobs, step="main", MLFLOW_TRACKING_URI=store)
-    finally:
-        os.chdir(before)
+    jobs = ["model=linear,mlp", "trainer.epochs=2,3", "seed=0"]
+    store = f"sqlite:///{folder}/mlflow.db"
+    with chdir(folder):
+        process = run_here("-m", *TINY[:4], f"data_root={tiny_data}", *jobs, step="main", MLFLOW_TRACKING_URI=store)
     assert process.returncode == 0, process.stderr
     return folder
 

@@ -2,14 +2,13 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import TINY, all_runs, run_step
+from conftest import TINY, all_runs, run_here, run_step
 
 from fashion_mnist.config import Config
 from fashion_mnist.tracking import sweep
@@ -24,14 +23,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path, tiny_d
     folder = tmp_path_factory.mktemp("sweep")
     shutil.copy(migrated_store, folder / "mlflow.db")
     jobs = ["-m", *TINY, f"data_root={tiny_data}", "model=mlp,cnn", "seed=3,4", "trainer.epochs=1"]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-    process = subprocess.run(
-        [sys.executable, "-m", "fashion_mnist.train", *jobs],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    with chdir(folder):
+        process = run_here(*jobs, MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db")
     assert process.returncode == 0, process.stderr
     (folder / "output.txt").write_text(process.stdout)
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
@@ -84,7 +77,7 @@ def test_a_preset_can_be_a_sweep_of_its_own(tiny_data: Path, empty_folder: Path)
     keys = [*TINY[:3], f"data_root={tiny_data}", "trainer.epochs=1"]
     client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     given = client.create_run(client.create_experiment("test"))  # as `mlflow run` does
-    process = run_step("experiment=mlp_vs_cnn", *keys, step="main", MLFLOW_RUN_ID=given.info.run_id)
+    process = run_here("experiment=mlp_vs_cnn", *keys, step="main", MLFLOW_RUN_ID=given.info.run_id)
     assert process.returncode == 0, process.stderr
     names = [run.data.tags.get("variant") for run in all_runs() if "test_accuracy" in run.data.metrics]
     assert sorted(f"{name}" for name in names) == ["cnn_dropout", "mlp"]
@@ -110,7 +103,7 @@ def test_a_sweep_with_a_job_that_fails_goes_on_and_ends_as_failed(empty_folder: 
 def test_a_sweep_of_evaluations_takes_the_models_where_they_are(tiny: Compose, tiny_data: Path) -> None:
     train(tiny("trainer.epochs=1"))
     train(tiny("model=mlp_wide", "trainer.epochs=1"))
-    process = run_step("-m", *TINY, f"data_root={tiny_data}", "model=mlp,mlp_wide", step="evaluate")
+    process = run_here("-m", *TINY, f"data_root={tiny_data}", "model=mlp,mlp_wide", step="evaluate")
     assert process.returncode == 0, process.stderr
     assert all("test_accuracy" in run.data.metrics for run in all_runs())
     assert len(all_runs()) == 2
@@ -134,20 +127,20 @@ def test_a_sweep_that_is_started_again_trains_only_what_is_missing(empty_folder:
 @pytest.mark.slow
 def test_a_sweep_that_was_killed_goes_on_in_its_own_run(empty_folder: Path, tiny_data: Path) -> None:
     jobs = [*TINY, f"data_root={tiny_data}", "-m", "seed=0,1"]
-    assert run_step(*jobs).returncode == 0
+    assert run_here(*jobs).returncode == 0
     (parent,) = [run for run in all_runs() if "sweep" in run.data.tags]
     (last,) = [run for run in all_runs() if run.data.tags.get("seed") == "1"]
     mlflow.MlflowClient().delete_run(last.info.run_id)  # as if it had never come to it
     mlflow.MlflowClient().update_run(parent.info.run_id, "RUNNING")
     shutil.rmtree("multirun")
-    again = run_step(*jobs)
+    again = run_here(*jobs)
     assert again.stderr.count("finished already") == 1
     assert f"The sweep goes on in run {parent.info.run_id}" in again.stderr
     parents = [run for run in all_runs() if "sweep" in run.data.tags]
     assert [(run.info.run_id, run.info.status) for run in parents] == [(parent.info.run_id, "FINISHED")]
     children = [run for run in all_runs() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert sorted(run.data.tags["seed"] for run in children) == ["0", "1"]
-    assert run_step(*jobs, "skip_finished=false").returncode == 0
+    assert run_here(*jobs, "skip_finished=false").returncode == 0
     assert len([run for run in all_runs() if "sweep" in run.data.tags]) == 2
 
 

@@ -32,6 +32,12 @@ KINDS = {
 }
 
 
+@pytest.fixture
+def tiny(tiny: Compose) -> Compose:
+    """Without XLA, which compiles for longer than so short a training takes."""
+    return lambda *overrides: tiny("trainer.jit_compile=false", *overrides)
+
+
 @contextmanager
 def interruption(after: int) -> Iterator[None]:
     """Interrupts trainings once so many epochs are done."""
@@ -81,7 +87,7 @@ def test_an_interrupted_training_ends_in_the_bytes_of_an_undisturbed_one(
 
     if kind == "layers that thaw":  # as in model=transfer, which takes minutes
         monkeypatch.setattr("fashion_mnist.training.build.build", with_a_frozen_layer)
-    config = tiny(*KINDS[kind], f"trainer.epochs={EPOCHS}")
+    config = tiny(*KINDS[kind], f"trainer.epochs={EPOCHS}", "trainer.jit_compile=null")
     train(config)
     undisturbed = results()
     for after in (2, EPOCHS):

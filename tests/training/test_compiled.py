@@ -157,10 +157,10 @@ def assert_close(one: keras.Model, other: keras.Model) -> None:
     ("make", "batch_size", "xla"),
     [
         (dense, 32, True),
-        (dense, 10, False),
-        (convolutional, 32, True),
+        pytest.param(dense, 10, False, marks=pytest.mark.slow),
+        pytest.param(convolutional, 32, True, marks=pytest.mark.slow),
         (convolutional, 10, False),
-        (normalized, 50, True),
+        pytest.param(normalized, 50, True, marks=pytest.mark.slow),
         (normalized, 32, False),
         (regularized, 50, True),
     ],
@@ -373,7 +373,7 @@ def test_tensorboard_gets_curves_and_histograms(few: Split, held_out: Split, tmp
     assert sum(tag.endswith("kernel/histogram") for tag in train_events.Tags()["tensors"]) == 2
 
 
-@pytest.mark.parametrize("model", ["mlp", "cnn"])
+@pytest.mark.parametrize("model", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])
 def test_bfloat16_trains_and_ends_with_the_build(model: str, few: Split, held_out: Split) -> None:
     small = "model.hidden=[16]" if model == "mlp" else "model.filters=[4]"
     config = compose([f"model={model}", small, "trainer.precision=bfloat16", "trainer.epochs=4"])
@@ -489,17 +489,20 @@ def test_two_devices_learn_what_one_learns(mirrored: dict[str, Any]) -> None:
         np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rest", ["7", "1"])
 def test_a_rest_that_cannot_be_divided_is_refused(rest: str, mirrored: dict[str, Any]) -> None:
     # The mean of the devices' means would not be the mean over the images.
     assert f"has {rest} images, which 2 devices cannot divide evenly" in mirrored[rest]["two"]["error"]
 
 
+@pytest.mark.slow
 def test_two_devices_train_another_model_with_dropout_and_augmentation(mirrored: dict[str, Any]) -> None:
     assert "error" not in mirrored["dropout"], mirrored["dropout"]["error"]
     assert np.isfinite([*mirrored["dropout"]["history"].values()]).all()
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_divided_among_the_devices_is_refused(mirrored: dict[str, Any]) -> None:
     assert mirrored["refusal"].startswith("trainer.batch_size=33 cannot be divided among 2 devices; choose a multiple")
 

@@ -17,7 +17,13 @@ from fashion_mnist.training.build import build
 Compose = Callable[..., Config]
 VARIANTS = sorted(file.stem for file in (ROOT / "conf/model").glob("*.yaml"))
 WITHOUT_DOWNLOADS = {
-    "transfer": ["model.weights=random", "model.side=32", "trainer.epochs=2", "trainer.frozen_epochs=1"]
+    "transfer": [
+        "model.weights=random",
+        "model.side=32",
+        "trainer.epochs=2",
+        "trainer.frozen_epochs=1",
+        "trainer.batch_size=100",
+    ]
 }
 
 

@@ -30,7 +30,9 @@ def trained(config: Config) -> tuple[keras.Model, History]:
     return model, fit(model, training, validation, config)
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "experiment", [name if name == "quick" else pytest.param(name, marks=pytest.mark.slow) for name in EXPERIMENTS]
+)
 def test_every_preset_trains(experiment: str, tiny: Compose) -> None:
     config = tiny(f"experiment={experiment}", "trainer.epochs=1")
     run = mlflow.get_run(train(config))
@@ -39,8 +41,20 @@ def test_every_preset_trains(experiment: str, tiny: Compose) -> None:
     assert config.model_file.is_file()
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle"])
+@pytest.mark.parametrize(
+    ("optimizer", "schedule"),
+    [
+        ("adam", "constant"),
+        ("adamw", "cosine"),
+        ("sgd", "one_cycle"),
+        pytest.param("adam", "cosine", marks=pytest.mark.slow),
+        pytest.param("adam", "one_cycle", marks=pytest.mark.slow),
+        pytest.param("adamw", "constant", marks=pytest.mark.slow),
+        pytest.param("adamw", "one_cycle", marks=pytest.mark.slow),
+        pytest.param("sgd", "constant", marks=pytest.mark.slow),
+        pytest.param("sgd", "cosine", marks=pytest.mark.slow),
+    ],
+)
 def test_every_optimizer_learns_with_every_schedule(optimizer: str, schedule: str, tiny: Compose) -> None:
     _, history = trained(tiny(f"optimizer={optimizer}", f"trainer.schedule={schedule}", "trainer.epochs=3"))
     assert history["loss"][-1] < history["loss"][0]
@@ -120,6 +134,7 @@ def test_mlflows_own_autologging_works_as_it_does_with_any_keras_model(tiny: Com
     assert mlflow.get_run(run.info.run_id).data.params["epochs"] == "3"
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_curves_and_histograms_of_the_last_training_alone(tiny: Compose, empty_folder: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

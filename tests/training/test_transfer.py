@@ -48,18 +48,21 @@ def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.slow
 def test_the_backbone_stays_as_it_is_while_it_is_frozen(epochs: Weights) -> None:
     (backbone_1, last_1), (backbone_2, last_2), _ = epochs.seen
     assert same(backbone_1, backbone_2)
     assert not same(last_1, last_2)
 
 
+@pytest.mark.slow
 def test_the_backbone_learns_once_it_has_thawed(epochs: Weights) -> None:
     _, (backbone_2, last_2), (backbone_3, last_3) = epochs.seen
     assert not same(backbone_2, backbone_3)
     assert not same(last_2, last_3)
 
 
+@pytest.mark.slow
 def test_its_batch_normalisation_keeps_what_it_has_learned(epochs: Weights) -> None:
     parts = epochs.backbone._flatten_layers()
     normalisations = [layer for layer in parts if isinstance(layer, keras.layers.BatchNormalization)]
@@ -89,6 +92,7 @@ def test_nothing_can_thaw_in_a_model_that_has_no_frozen_layers(tiny: Compose) ->
         fit(build(config), training, validation, config)
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_there_are_asked_for(empty_folder: Path, tiny_data: Path) -> None:
     proxies = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
     data = ["data=synthetic", "data.train_images=600", "data.test_images=100", "data.validation=100"]

@@ -5,12 +5,13 @@ import os
 import re
 import shutil
 import subprocess
+from contextlib import chdir
 from pathlib import Path
 
 import mlflow
 import pytest
 import yaml
-from conftest import ROOT, TINY, needs_real_data
+from conftest import ROOT, TINY, needs_real_data, run_here
 
 pytestmark = [needs_real_data, pytest.mark.slow]
 
@@ -103,11 +104,11 @@ def test_what_people_try_leaves_alone_what_the_pipeline_built(project: Project) 
         file for kind in ("models", "metrics", "plots", "predictions") for file in project.folder.glob(f"{kind}/**/*")
     ]
     before = {file: file.read_bytes() for file in built if file.is_file()}
-    project.run("python", "-m", "fashion_mnist", *TINY)
-    project.run("python", "-m", "fashion_mnist.evaluate", *TINY)
-    project.run(
-        "python", "-m", "fashion_mnist.predict", "plots/mlp/learning_curves.png", "--picture", "outputs/seen.png"
-    )
+    picture = ["plots/mlp/learning_curves.png", "--picture", "outputs/seen.png"]
+    for step, arguments in (("main", TINY), ("evaluate", TINY), ("predict", picture)):
+        with chdir(project.folder):
+            done = run_here(*arguments, step=step, MLFLOW_TRACKING_URI=f"sqlite:///{project.folder}/mlflow.db")
+        assert done.returncode == 0, done.stderr
     assert before == {file: file.read_bytes() for file in before}
     assert project.run("git", "status", "--porcelain") == ""
     assert project.run("dvc", "diff") == ""
@@ -137,7 +138,7 @@ def test_an_experiment_changes_a_key_of_hydra_and_metrics_diff_shows_it(project:
 def test_experiments_can_be_queued_and_compared(project: Project) -> None:
     for neurons in (16, 64, 256):
         change = f"conf/model/mlp.yaml:hidden=[{neurons}]"
-        project.run("dvc", "exp", "run", "--queue", "--name", f"neurons-{neurons}", "-S", change, "evaluate@mlp")
+        project.run("dvc", "exp", "run", "--queue", "--name", f"neurons-{neurons}", "-S", change, "train@mlp")
     project.run("dvc", "exp", "run", "--run-all", "--jobs", "1")
     shown = project.run("dvc", "exp", "show", "--csv", "--only-changed")
     for neurons in (16, 64, 256):

@@ -24,12 +24,10 @@ class Group:
 
     @property
     def variant(self) -> str:
-        """The one that all of them are of."""
         return self.trainings[0].variant
 
     @property
     def n(self) -> int:
-        """How many trainings."""
         return len(self.trainings)
 
     @property
@@ -50,15 +48,12 @@ class Group:
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the accuracy."""
         return significance.accuracy_interval(self.right)
 
     def values(self, metric: str) -> list[float]:
-        """A metric of each training that has it."""
         return [training.metrics[metric] for training in self.trainings if metric in training.metrics]
 
     def mean(self, metric: str) -> float | None:
-        """Mean over the trainings."""
         values = self.values(metric)
         return statistics.mean(values) if values else None
 
@@ -74,7 +69,6 @@ class Group:
 
     @property
     def accuracy(self) -> float:
-        """Mean test accuracy."""
         return statistics.mean(self.values("test_accuracy"))
 
     @property
@@ -95,12 +89,10 @@ class Verdict:
 
     @property
     def shown(self) -> bool:
-        """Whether there is a difference beyond chance."""
         return self.p < LEVEL
 
     @property
     def pairs(self) -> str:
-        """What McNemar's tests say of the pairs of trainings with the same seed."""
         differing = sum(p < LEVEL for p in self.mcnemar)
         return f"McNemar: {differing} of {len(self.mcnemar)} pairs differ."
 
@@ -117,7 +109,6 @@ class Comparison:
 
     @property
     def trainings(self) -> list[Training]:
-        """All that are compared."""
         return [training for group in self.groups for training in group.trainings]
 
     @property
@@ -174,7 +165,6 @@ def grouped(trainings: Sequence[Training]) -> list[Group]:
 
 
 def judge(baseline: Group, others: Sequence[Group]) -> list[Verdict]:
-    """A verdict on each group, corrected for their number."""
     found = [difference_between(group, baseline) for group in others]
     corrected = significance.holm([each.p for each in found])
     pairs = [
@@ -196,7 +186,6 @@ def difference_between(group: Group, baseline: Group) -> Difference:
 
 
 def same_seed(group: Group, baseline: Group) -> list[tuple[Training, Training]]:
-    """The pairs of trainings with the same seed."""
     by_seed = {training.seed: training for training in baseline.trainings}
     return [(training, by_seed[training.seed]) for training in group.trainings if training.seed in by_seed]
 

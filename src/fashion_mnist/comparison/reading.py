@@ -224,7 +224,6 @@ def results(folder: Path, variant: str) -> list[Path]:
 
 
 def read_curves(file: Path) -> dict[str, Curve]:
-    """The metrics of every epoch, from the table that `train` writes."""
     with file.open(newline="") as opened:
         rows = list(csv.DictReader(opened))
     return {key: [float(row[key]) for row in rows] for key in rows[0] if key != "epoch"}

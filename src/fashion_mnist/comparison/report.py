@@ -127,7 +127,6 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def group_as_json(group: Group, verdict: Verdict | None) -> dict[str, Any]:
-    """One group of the JSON report."""
     content: dict[str, Any] = {
         "name": group.name,
         "params": group.params,
@@ -156,30 +155,25 @@ def group_as_json(group: Group, verdict: Verdict | None) -> dict[str, Any]:
 
 
 def rounded(value: Any, digits: int = 6) -> Any:
-    """Numbers, alone or in lists, to a few digits."""
     if isinstance(value, list | tuple):
         return [rounded(each, digits) for each in value]
     return value if value is None else round(float(value), digits)
 
 
 def tested_on(comparison: Comparison) -> str:
-    """How many images of what."""
     return f"{len(comparison.tested.labels):,} test images of {comparison.tested.title}"
 
 
 def table(comparison: Comparison) -> list[Cells]:
-    """A row for each group."""
     return [[*names(comparison, group), *quality(group), *costs(comparison, group)] for group in comparison.groups]
 
 
 def names(comparison: Comparison, group: Group) -> Cells:
-    """What tells a group apart."""
     params = [(key.rpartition(".")[2], group.params.get(key, "")) for key in comparison.columns]
     return [("variant", group.variant), *params]
 
 
 def quality(group: Group) -> Cells:
-    """What a group is worth on the test images."""
     low, high = group.interval
     scores = {"loss": "test_loss", "F1": "test_macro_f1", "ECE": "test_calibration_error"}
     means = {heading: group.mean(name) for heading, name in scores.items()}
@@ -219,7 +213,6 @@ def classes_apart(comparison: Comparison) -> str:
 
 
 def left_out(comparison: Comparison) -> list[str]:
-    """A line for each run that is not compared."""
     names = [" ".join(entry.name.translate(MARKUP).split()) for entry in comparison.left_out]
     pairs = zip(names, comparison.left_out, strict=True)
     lines = [f"{name} ({entry.run_id[:8]}): {entry.reason}" for name, entry in pairs]

@@ -213,7 +213,7 @@ def test_evaluation_without_a_model_says_how_to_train_one(empty_folder: Path) ->
 def test_every_key_of_conf_carries_a_comment_with_the_command_that_sets_it() -> None:
     for file in (ROOT / "conf").rglob("*.yaml"):
         group = "" if file.parent.name == "conf" else f"{file.parent.name}."
-        if file.parent.name == "experiment":
+        if file.parent.name == "experiment" or file.name == "pipeline.yaml":  # which Hydra does not read
             continue
         for line in file.read_text().splitlines():
             key = line.partition(":")[0]

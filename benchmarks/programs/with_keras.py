@@ -112,7 +112,7 @@ def ours(task: Task, *overrides: str, validation: int = 0, tracked: bool = False
     callbacks, checkpoint = [], None
     with contextlib.ExitStack() as stack:
         if tracked:
-            run, checkpoint = stack.enter_context(opened(config, dataset))
+            model, run, checkpoint = stack.enter_context(opened(config, dataset))
             stack.enter_context(run.sending())
             callbacks = [recorder(run, checkpoint)]
         times = stack.enter_context(clock())

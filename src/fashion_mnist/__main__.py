@@ -19,8 +19,8 @@ def main_job(config: Config) -> None:
     dataset = ready(config)
     if finished_run(config, dataset.card, evaluated=True):
         return
-    with opened(config, dataset) as (run, checkpoint):
-        train_model(config, dataset, run, checkpoint)
+    with opened(config, dataset) as (model, run, checkpoint):
+        train_model(model, config, dataset, run, checkpoint)
         metrics = evaluate_model(config, dataset)
         add_evaluation(config, dataset.card, metrics, run)
     summarize(config, metrics, run.run_id)

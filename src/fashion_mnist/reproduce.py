@@ -68,8 +68,8 @@ def reproduce(config: ReproduceConfig) -> None:
 def with_this_code(run: "Run", settings: Config, dataset: Dataset) -> str:
     """Trains the same, evaluates it if the run was evaluated, and returns the id of the new run."""
     settings.make_folders()
-    with opened(settings, dataset) as (again, checkpoint):
-        train_model(settings, dataset, again, checkpoint)
+    with opened(settings, dataset) as (model, again, checkpoint):
+        train_model(model, settings, dataset, again, checkpoint)
         if "test_accuracy" in run.data.metrics:
             add_evaluation(settings, dataset.card, evaluate_model(settings, dataset), again)
     return again.run_id

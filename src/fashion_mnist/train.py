@@ -3,6 +3,8 @@
 Fetches the dataset first when it is missing. `-m` with several values trains every combination, as a sweep.
 """
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 
 from fashion_mnist.cli import main
@@ -14,26 +16,27 @@ from fashion_mnist.tracking.outbox import Outbox
 from fashion_mnist.tracking.run import finished_run, opened, ready, recorder
 from fashion_mnist.training.checkpoint import Checkpoint
 
+if TYPE_CHECKING:
+    import keras
+
 
 def train(config: Config) -> str:
     """Trains in a run of its own, and returns the run's id; in a sweep, that of one which has finished the same."""
     dataset = ready(config)
     if finished := finished_run(config, dataset.card, evaluated=False):
         return finished.info.run_id
-    with opened(config, dataset) as (run, checkpoint):
-        train_model(config, dataset, run, checkpoint)
+    with opened(config, dataset) as (model, run, checkpoint):
+        train_model(model, config, dataset, run, checkpoint)
     place = f"model in {config.model_file}, MLflow run {run.run_id}"
     Console().print(f"{config.variant}: {place}", highlight=False, soft_wrap=True)
     return run.run_id
 
 
-def train_model(config: Config, dataset: Dataset, run: Outbox, checkpoint: Checkpoint) -> None:
-    """Builds, fits and saves the model; writes what came of it, and tells the run."""
+def train_model(model: "keras.Model", config: Config, dataset: Dataset, run: Outbox, checkpoint: Checkpoint) -> None:
+    """Fits and saves the model; writes what came of it, and tells the run."""
     from fashion_mnist.training import history, saving
-    from fashion_mnist.training.build import build
     from fashion_mnist.training.fit import fit
 
-    model = build(config)
     with run.sending():
         epochs = fit(model, dataset.training, dataset.validation, config, [recorder(run, checkpoint)], checkpoint)
     saved = saving.save(model, config.model_file)

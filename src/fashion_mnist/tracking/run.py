@@ -23,6 +23,7 @@ from fashion_mnist.tracking.store import PARENT, UNFINISHED
 from fashion_mnist.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
+    import keras
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
@@ -41,18 +42,21 @@ def ready(config: Config) -> Dataset:
 
 
 @contextmanager
-def opened(config: Config, dataset: Dataset) -> Iterator[tuple[Outbox, Checkpoint]]:
+def opened(config: Config, dataset: Dataset) -> Iterator[tuple["keras.Model", Outbox, Checkpoint]]:
     """Opens the run of one training: the one that an interruption left behind, that of `mlflow run`, or a new one.
 
     It is closed however the training ends. Imports TensorFlow.
 
     Yields:
-        What tells the run everything, and the checkpoint to go on from and to write.
+        The model with its first weights, what tells the run everything, and the checkpoint to go on from and to write.
     """
     _ = dataset.parts  # what cannot be read fails before anything else
     with Checkpoint(lineage.checkpoint_file(config, dataset.card), config.trainer.resume) as checkpoint:
         import_tensorflow()
+        from fashion_mnist.training.build import build
+
         checkpoint.read(lineage.origin())
+        model = build(config)  # what cannot be built leaves no run behind
         tags = lineage.tags(config, dataset.card)
         client = store.connect(config.tracking)
         run = run_of(client, config, tags, checkpoint)
@@ -63,7 +67,7 @@ def opened(config: Config, dataset: Dataset) -> Iterator[tuple[Outbox, Checkpoin
             if progress := checkpoint.progress:
                 for epoch in range(progress.epoch):  # what was not told when the training was killed
                     outbox.measure({name: values[epoch] for name, values in progress.history.items()}, epoch)
-            yield outbox, checkpoint
+            yield model, outbox, checkpoint
             outbox.close("FINISHED")
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)

@@ -144,6 +144,10 @@ def test_variants_are_those_that_the_pipeline_built_or_else_those_that_were_trie
         write_table(Path(folder, "plots/mlp/history.csv"), [{"epoch": 1, "val_accuracy": accuracy}])
         write_predictions(Path(folder, "predictions/mlp/test.npz"), LABELS, np.eye(10, dtype=np.float32)[LABELS])
 
+    for part in ("train", "test"):  # which git keeps, so that a fresh clone has them alone
+        write_metrics(Path(f"metrics/mlp/{part}.json"), {f"{part}_accuracy": 0.25})
+    with pytest.raises(UserError, match=re.escape("history.csv is missing; `dvc repro evaluate@mlp` makes it")):
+        of_folders(["mlp"])
     results("outputs", 0.5)
     (tried,) = of_folders(["mlp"])
     assert tried.metrics["test_accuracy"] == 0.5

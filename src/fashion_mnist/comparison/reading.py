@@ -190,15 +190,15 @@ def of_folders(variants: Sequence[str]) -> list[Training]:
         if not all(file.is_file() for file in files) and all(file.is_file() for file in tried):
             files = tried
             say(f"{variant}: `dvc repro` has not built it; what lies in {TRIED}/ is compared.")
-        *scores, curves, predictions = files
         metrics: dict[str, Any] = {}
-        for part in scores:
-            if not part.is_file():
-                raise UserError(f"{part} is missing; `dvc repro evaluate@{variant}` makes it.")
+        for file in files:
+            if not file.is_file():
+                raise UserError(f"{file} is missing; `dvc repro evaluate@{variant}` makes it.")
             try:
-                metrics |= json.loads(part.read_text())
+                metrics |= json.loads(file.read_text()) if file.suffix == ".json" else {}
             except ValueError as error:  # a merge's conflict marks, say
-                raise UserError(f"{part} is damaged; `dvc repro evaluate@{variant}` makes it again.") from error
+                raise UserError(f"{file} is damaged; `dvc repro evaluate@{variant}` makes it again.") from error
+        *_, curves, predictions = files
         metrics |= {f"system/{key}": metrics.pop(key) for key in ("parameters", "flops_per_image") if key in metrics}
         trainings.append(
             Training(

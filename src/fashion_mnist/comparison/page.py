@@ -182,7 +182,9 @@ def pareto(comparison: Comparison) -> Figure | None:
     axes.set_xscale("log")
     axes.set(xlabel=COST_LABELS[name], ylabel="test accuracy")
     axes.margins(x=0.2, y=0.08)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.xaxis.set_major_formatter(  # in full, millions would run into one another
+        FuncFormatter(lambda value, _: f"{value / 1e6:,g}M" if value >= 1e6 else f"{value:,.10g}")
+    )
     axes.xaxis.set_minor_formatter(LogFormatter())  # labels where there is no power of ten; its default is in TeX
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     plain(axes)

@@ -30,15 +30,12 @@ def summarize(config: Config, metrics: dict[str, float], run_id: str) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for row in (
-        ("test accuracy", f"[bold]{metrics['test_accuracy']:.4f}[/bold]"),
-        ("test loss", f"{metrics['test_loss']:.4f}"),
-        ("model", str(config.model_file)),
-        ("pictures", str(config.folder("plots"))),
-        ("MLflow run", run_id),
-        ("look at it", ui(config.tracking)),
-    ):
-        table.add_row(*row)
+    table.add_row("test accuracy", f"[bold]{metrics['test_accuracy']:.4f}[/bold]")
+    table.add_row("test loss", f"{metrics['test_loss']:.4f}")
+    table.add_row("model", str(config.model_file))
+    table.add_row("pictures", str(config.folder("plots")))
+    table.add_row("MLflow run", run_id)
+    table.add_row("look at it", ui(config.tracking))
     Console().print(Panel(table, title=config.variant, expand=False))
 
 

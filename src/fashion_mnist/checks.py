@@ -15,18 +15,12 @@ TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "
 
 
 def checked(composed: DictConfig, choices: dict[str, str], primary: str = "config") -> Any:
-    """Turns what Hydra composed into a `Config`, or another dataclass of `config.SCHEMAS`.
+    """Turns what Hydra composed from `primary`, a file of conf/, into the dataclass that `config.SCHEMAS` has for it.
 
-    Args:
-        composed: the composed configuration.
-        choices: the option chosen in each config group, such as `{"model": "mlp"}`.
-        primary: the file of conf/ that it was composed from.
-
-    Raises:
-        UserError: a value is refused.
-        OmegaConfBaseException: as `built` raises it.
+    `choices` are the options chosen in each config group, such as `{"model": "mlp"}`.
     """
     content: Any = OmegaConf.to_container(composed)
+    content.pop("hydra", None)
     for key in (item.name for item in dataclasses.fields(SCHEMAS[primary])):
         if key in GROUPS and key not in choices:  # Hydra would merge a list of options
             raise UserError(f"{key} takes one option; to try several one after another, use -m.")
@@ -42,19 +36,17 @@ def checked(composed: DictConfig, choices: dict[str, str], primary: str = "confi
 
 
 def built(schema: type, content: Any) -> Any:
-    """A dataclass of `config` with this content, every value of its type and in its range.
-
-    Raises:
-        UserError: a value is out of range, or of a type that OmegaConf would turn into the right one with a loss.
-        OmegaConfBaseException: a value is of another type, missing or unknown.
-    """
+    """A dataclass of `config` with this content; OmegaConf refuses what is of another type, missing or unknown."""
     config: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), content))
     check_section(config, content)
     return config
 
 
 def check_section(section: Any, written: Any, prefix: str = "") -> None:
-    """Checks every field of a dataclass and of the dataclasses inside it against what is written in their place."""
+    """Refuses what is out of range, or of a type that OmegaConf has turned into the right one with a loss.
+
+    `written` is what stands in the section's place in the configuration.
+    """
     for item in dataclasses.fields(section):
         key, value, source = f"{prefix}{item.name}", getattr(section, item.name), written.get(item.name)
         if dataclasses.is_dataclass(value):
@@ -68,11 +60,7 @@ def check_section(section: Any, written: Any, prefix: str = "") -> None:
 
 
 def check_training(config: Config, choices: dict[str, str]) -> None:
-    """Checks what no single key shows: what goes together, and the arguments of model and optimizer.
-
-    Raises:
-        UserError: a value is refused.
-    """
+    """Checks what no single key shows: what goes together, and the arguments of model and optimizer."""
     if config.trainer.patience is not None and config.data.validation == 0:
         raise UserError("trainer.patience watches the validation loss, and data.validation=0 leaves no images for it.")
     if config.trainer.fine_tuning != 1 and config.trainer.schedule != "constant":
@@ -83,9 +71,7 @@ def check_training(config: Config, choices: dict[str, str]) -> None:
             if example and key not in example:
                 raise UserError(unknown_key(f"{group}.{key}"))
             if key == "_target_" and value != example.get(key, value):
-                raise UserError(
-                    f"{group}._target_ cannot be set; a file in conf/{group} makes it an option of {group}."
-                )
+                raise UserError(f"{group}._target_ cannot be set; a file in conf/{group} makes it an option.")
             check_argument(f"{group}.{key}", value, example.get(key, value), ARGUMENTS.get(key))
 
 
@@ -98,11 +84,7 @@ def example_of(group: str, option: str | None) -> dict[str, Any]:
 
 
 def check_argument(key: str, value: Any, example: Any, rule: Rule | None) -> None:
-    """Checks one argument of a model or optimizer against the value in its YAML file and its rule.
-
-    Raises:
-        UserError: it is of another type than `example`, or breaks `rule`.
-    """
+    """Refuses an argument of a model or optimizer of another type than in its YAML file, or against its rule."""
     if isinstance(example, list) and isinstance(value, list):
         for index, element in enumerate(value):
             # Of an empty list nobody can tell what goes into it; what has a rule is a number.

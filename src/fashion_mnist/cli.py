@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ValueType
+from hydra.core.utils import env_override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -26,43 +28,29 @@ from fashion_mnist.checks import checked, unknown_key
 from fashion_mnist.config import CONF
 from fashion_mnist.errors import UserError
 
-FLAGS_WITH_VALUE = {
-    "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
-    "--experimental-rerun",
-}  # fmt: skip
-FLAGS = FLAGS_WITH_VALUE | {
-    "--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", "--shell-completion", "--info",
-}  # fmt: skip
-
-
+FLAGS = get_args_parser()._option_string_actions  # Hydra's own, such as "--cfg" and "-c"
 SWITCHES = {"--check-only": "check_only", "--checkout": "checkout"}  # which need no value
-TRAINING_STEPS = ("__main__", "train")
 
 
 def main(job: Callable[[Any], Any], primary: str = "config") -> None:
-    """Runs one step from the command line.
-
-    Args:
-        job: what to do, given the checked configuration.
-        primary: the file of conf/ that says which keys there are, as in Hydra's `config_name`.
-    """
+    """Runs one step from the command line: `job`, given what becomes of `primary`, the file of conf/ with its keys."""
     with explained(primary):
-        sys.argv[1:] = as_overrides(sys.argv[1:])
-        if {"--help", "-h"} & set(sys.argv[1:]):
-            print(help_text(job, primary), end="")
+        sys.argv[1:] = arguments = as_overrides(sys.argv[1:])
+        flags = {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}
+        if flags & {"--help", "-h"}:
+            print(help_text(job, primary))
             return
-        flags = {argument.partition("=")[0] for argument in sys.argv[1:] if argument.startswith("-")}
         if primary != "config" and flags & {"-m", "--multirun"}:
             raise UserError("-m is for trainings; this step takes one value for each key.")
         if flags <= {"-m", "--multirun", "-r", "--run"}:  # others only print, or bring configurations of their own
-            check_all([argument for argument in sys.argv[1:] if not argument.startswith("-")], primary)
+            check_all([argument for argument in arguments if not argument.startswith("-")], primary)
         run_with_hydra(job, primary)
 
 
 def run_with_hydra(job: Callable[[Any], Any], primary: str) -> None:
     """Lets Hydra compose the configuration, once or for each job of a sweep."""
     failure: list[Exception] = []
-    typed = os.environ.get("HYDRA_FULL_ERROR")
+    full_error = wants_full_error()
 
     def task(composed: DictConfig) -> Any:
         hydra_config = HydraConfig.get()
@@ -70,35 +58,30 @@ def run_with_hydra(job: Callable[[Any], Any], primary: str) -> None:
         try:
             config = checked(composed, dict(hydra_config.runtime.choices), primary)
             config.overrides = list(hydra_config.overrides.task)
-            if in_sweep and step_of(job) in TRAINING_STEPS and config.output_dir is None:
+            if in_sweep and step_of(job) in ("__main__", "train") and config.output_dir is None:
                 # The jobs of a sweep often share a variant, and must not overwrite each other's model.
                 config.output_dir = str(Path(hydra_config.runtime.output_dir))
-            with full_error(typed):
-                return job(config)
+            if not full_error:
+                del os.environ["HYDRA_FULL_ERROR"]  # the programs that the job starts are not to inherit it
+            return job(config)
         except Exception as error:
             if in_sweep:  # Hydra goes on with the other jobs, and reports the first failure at the end
                 raise
             failure.append(error)  # raised below: Hydra would precede the sentence with a line of its own
+        finally:
+            os.environ["HYDRA_FULL_ERROR"] = "1"
 
     task.__module__ = f"fashion_mnist.{step_of(job)}"  # Hydra names the job and its log file after it
     # Which tells on a newcomer's first run that it has looked for fonts.
     logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
-    with full_error("1"):  # else Hydra would print an error in its own way, and end the process
+    with env_override({"HYDRA_FULL_ERROR": "1"}):  # else Hydra would print an error in its own way, and end the process
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=primary)(task)()
     if failure:
         raise failure[0]
 
 
-@contextlib.contextmanager
-def full_error(value: str | None) -> Iterator[None]:
-    """Sets or unsets HYDRA_FULL_ERROR for a while."""
-    before = os.environ.pop("HYDRA_FULL_ERROR", None)
-    try:
-        os.environ |= {} if value is None else {"HYDRA_FULL_ERROR": value}
-        yield
-    finally:
-        os.environ.pop("HYDRA_FULL_ERROR", None)
-        os.environ |= {} if before is None else {"HYDRA_FULL_ERROR": before}
+def wants_full_error() -> bool:
+    return os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 
 
 def step_of(job: Callable[..., Any]) -> str:
@@ -107,11 +90,7 @@ def step_of(job: Callable[..., Any]) -> str:
 
 
 def check_all(arguments: list[str], primary: str) -> None:
-    """Checks the configuration, and every value of a sweep, before anything starts or is written.
-
-    Raises:
-        UserError: a value is refused.
-    """
+    """Checks the configuration, and every value of a sweep, before anything starts or is written."""
     fixed, varied = [], {}
     overrides = OverridesParser.create().parse_overrides(arguments)
     own_sweeper = any(override.key_or_group == "hydra/sweeper" for override in overrides)
@@ -133,32 +112,20 @@ def compose(overrides: list[str], primary: str = "config") -> Any:
 
     Args:
         overrides: as on the command line, such as `["model=cnn", "trainer.epochs=3"]`.
-        primary: the file of conf/ to start from.
-
-    Returns:
-        A `Config`, or another dataclass of `config.SCHEMAS`.
+        primary: the file of conf/ to start from, which becomes a `Config` or another of `config.SCHEMAS`.
     """
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         composed = hydra.compose(primary, overrides, return_hydra_config=True)
-    choices = dict(composed.hydra.runtime.choices)
-    OmegaConf.set_struct(composed, False)
-    del composed["hydra"]
-    config = checked(composed, choices, primary)
+    config = checked(composed, dict(composed.hydra.runtime.choices), primary)
     config.overrides = overrides
     return config
 
 
 def as_overrides(arguments: Iterable[str]) -> list[str]:
-    """Rewrites `--key value` and `--key=value` as `key=value`, and leaves Hydra's own flags alone.
+    """Rewrites `--key value` and `--key=value` as `key=value`; Hydra's own flags come first, as it takes none between.
 
     `mlflow run . -P key=value` hands every parameter that MLproject does not declare over as `--key value`
     (https://github.com/mlflow/mlflow/issues/4390).
-
-    Returns:
-        Flags first, since Hydra takes none between overrides.
-
-    Raises:
-        UserError: an option has no value.
     """
     flags, overrides, rest = [], [], list(arguments)
     while rest:
@@ -169,7 +136,7 @@ def as_overrides(arguments: Iterable[str]) -> list[str]:
             overrides.append(f"{SWITCHES[name]}=true")
         elif not argument.startswith("--") or (name in FLAGS and not (name == "--run" and follows_a_value)):
             (flags if argument.startswith("-") else overrides).append(argument)
-            if name in FLAGS_WITH_VALUE and not equals and rest:
+            if name in FLAGS and FLAGS[name].nargs is None and not equals and rest:  # one that has a value
                 flags.append(rest.pop(0))
         elif equals:
             overrides.append(f"{name[2:]}={value}")
@@ -191,41 +158,32 @@ def quoted(override: str) -> str:
 
 def help_text(job: Callable[..., Any], primary: str) -> str:
     """What the step does, the options of every group, and every key with its comment, read from conf/ itself."""
-    step = step_of(job)
-    module = "fashion_mnist" if step == "__main__" else f"fashion_mnist.{step}"
-    lines = [
-        str(sys.modules[job.__module__].__doc__).strip(),
-        "",
-        f"usage: python -m {module} [key=value | --key value ...]",
-    ]
-    groups, keys = ["", "Groups, each with its options:"], ["", "Keys, with their defaults:"]
-    keys += commented_keys(CONF / f"{primary}.yaml", "")
-    for group, default, comment in re.findall(
-        r"^  - (\w+): (\w+)\s*# (.*)$", (CONF / f"{primary}.yaml").read_text(), flags=re.MULTILINE
-    ):
+    module = f"fashion_mnist.{step_of(job)}".removesuffix(".__main__")
+    description = str(sys.modules[job.__module__].__doc__).strip()
+    usage = [description, "", f"usage: python -m {module} [key=value | --key value ...]", ""]
+    main_file = CONF / f"{primary}.yaml"
+    groups, keys = ["Groups, each with its options:"], ["", "Keys, with their defaults:"]
+    keys += commented_keys(main_file, "")
+    for group, default, comment in re.findall(r"(?m)^  - (\w+): (\w+)\s*# (.*)$", main_file.read_text()):
         files = sorted((CONF / group).glob("*.yaml"), key=lambda file: (file.stem != default, file.stem))
         options = [f"{file.stem} (default)" if file.stem == default else file.stem for file in files]
-        margin = " " * 14
         groups.append(f"  {group:<11} {' '.join(comment.split())}")
-        groups.append(textwrap.fill(" | ".join(options), 100, initial_indent=margin, subsequent_indent=margin))
+        groups.append(textwrap.indent(textwrap.fill(" | ".join(options), 86), " " * 14))
         shown: set[str] = set()
         for file in files if group != "experiment" else []:
             new = [line for line in commented_keys(file, f"{group}.") if line.split()[0] not in shown]
             shown |= {line.split()[0] for line in new}
             keys += ["", *new] if file.stem == default else [f"{line} ({group}={file.stem})" for line in new]
-    lines += groups + keys
     sweep = "A sweep: -m seed=0,1,2   " if primary == "config" else ""
-    lines += ["", f"{sweep}The composed configuration: --cfg job   Hydra's own flags: --hydra-help"]
-    return "\n".join(lines) + "\n"
+    flags = ["", f"{sweep}The composed configuration: --cfg job   Hydra's own flags: --hydra-help"]
+    return "\n".join(usage + groups + keys + flags)
 
 
 def commented_keys(file: Path, prefix: str) -> list[str]:
     """The top-level keys of a YAML file that carry a comment, as aligned lines."""
-    values = OmegaConf.to_container(OmegaConf.load(file))
-    assert isinstance(values, dict)
-    comments = re.findall(r"^(\w+):.*?# (.*)$", file.read_text(), flags=re.MULTILINE)
+    values: Any = OmegaConf.to_container(OmegaConf.load(file))
     lines = []
-    for key, comment in comments:
+    for key, comment in re.findall(r"(?m)^(\w+):.*?# (.*)$", file.read_text()):
         value = "null" if values[key] is None else str(values[key])
         value = re.sub(r"\$\{oc\.env:(\w+),(.*)\}", r"$\1 or \2", value).replace(" or null", "")
         lines.append(f"  {prefix + key:<24} {value if len(value) < 53 else value[:20] + '...':<24} {comment}")
@@ -234,12 +192,7 @@ def commented_keys(file: Path, prefix: str) -> list[str]:
 
 @contextlib.contextmanager
 def explained(primary: str = "config") -> Iterator[None]:
-    """Ends the process with one sentence where something fails that the user can mend; else the traceback is shown.
-
-    Args:
-        primary: the file of conf/ that says which keys there are.
-    """
-    as_it_is = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    """Ends the process with one sentence where something fails that the user can mend; else the traceback is shown."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers ask for an end by it, as people by Ctrl-C
     try:
         yield
@@ -247,7 +200,7 @@ def explained(primary: str = "config") -> Iterator[None]:
         print(f"\nInterrupted{': ' if str(error) else '.'}{error}", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        if as_it_is or (message := explain(error, primary)) is None:
+        if wants_full_error() or (message := explain(error, primary)) is None:
             raise
         print(f"error: {message}", file=sys.stderr)
         sys.exit(1)

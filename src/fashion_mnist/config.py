@@ -154,9 +154,7 @@ class Config:
 
     def composed(self) -> dict[str, Any]:
         """The configuration as nested dictionaries, without what was typed to get it."""
-        content = dataclasses.asdict(self)
-        del content["overrides"]
-        return content
+        return {key: value for key, value in dataclasses.asdict(self).items() if key != "overrides"}
 
     @property
     def variant(self) -> str:
@@ -171,20 +169,14 @@ class Config:
         return Path(self.output_dir or TRIED) / kind / self.variant
 
     def make_folders(self) -> None:
-        """Makes the folders of all results, so that what cannot be written is known before training.
-
-        Raises:
-            UserError: a folder cannot be written.
-        """
+        """Makes the folders of all results, so that what cannot be written is known before training."""
         for kind in ("models", "metrics", "plots", "predictions"):
             folder = self.folder(kind)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 tempfile.TemporaryFile(dir=folder).close()
             except OSError as error:
-                raise UserError(
-                    f"cannot write to {folder} ({error.strerror}); choose another: output_dir=..."
-                ) from error
+                raise UserError(f"cannot write to {folder} ({error.strerror}); set another: output_dir=...") from error
 
     @property
     def model_file(self) -> Path:

@@ -9,8 +9,6 @@ trains nothing: 0 nothing differs, 4 something does.
 """
 
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -22,14 +20,11 @@ from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluate import add_evaluation, evaluate_model
 from fashion_mnist.reproduction import original
-from fashion_mnist.reproduction.outcome import Outcome, outcome_of, record
+from fashion_mnist.reproduction.outcome import outcome_of, record
 from fashion_mnist.startup import import_tensorflow
 from fashion_mnist.tracking import store
 from fashion_mnist.tracking.run import opened
 from fashion_mnist.train import train_model
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
 
 EXIT_CODES = {"identical": 0, "equal within tolerance": 3, "different": 4}
 
@@ -52,7 +47,7 @@ def reproduce(config: ReproduceConfig) -> None:
         again = original.with_own_code(client, run, settings)
         store.label_step(config.tracking, f"reproduce {run.info.run_name}", f"Recorded in run `{again}`.")
     else:
-        again = with_this_code(run, settings, dataset)
+        again = with_this_code(settings, dataset, evaluated="test_accuracy" in run.data.metrics)
     made = client.get_run(again)
     if made.info.status != "FINISHED":
         raise UserError(
@@ -61,16 +56,17 @@ def reproduce(config: ReproduceConfig) -> None:
         )
     outcome = outcome_of(client, run, made, config.tolerance)
     record(client, run, again, outcome)
-    show_outcome(outcome, Path(str(settings.output_dir)), again)
+    words = f"[bold]{outcome.word}[/bold]: {outcome.sentence}\nResults in {settings.output_dir}, MLflow run {again}"
+    Console().print(words, highlight=False, soft_wrap=True)
     sys.exit(EXIT_CODES[outcome.word])
 
 
-def with_this_code(run: "Run", settings: Config, dataset: Dataset) -> str:
-    """Trains the same, evaluates it if the run was evaluated, and returns the id of the new run."""
+def with_this_code(settings: Config, dataset: Dataset, evaluated: bool) -> str:
+    """Trains the same, evaluates it if the run was, and returns the id of the new run."""
     settings.make_folders()
     with opened(settings, dataset) as (model, again, checkpoint):
         train_model(model, settings, dataset, again, checkpoint)
-        if "test_accuracy" in run.data.metrics:
+        if evaluated:
             add_evaluation(settings, dataset.card, evaluate_model(settings, dataset), again)
     return again.run_id
 
@@ -80,17 +76,8 @@ def show_origins(origins: list[original.Origin], name: str) -> None:
     for heading in ("", "the run", "here", ""):
         table.add_column(heading, overflow="fold")
     for row in origins:
-        mark = "[bold red]differs[/bold red]" if row.differs else "same"
-        table.add_row(row.what, row.there, row.here, mark)
+        table.add_row(row.what, row.there, row.here, "[bold red]differs[/bold red]" if row.differs else "same")
     Console().print(table)
-
-
-def show_outcome(outcome: Outcome, folder: Path, run_id: str) -> None:
-    Console().print(
-        f"[bold]{outcome.word}[/bold]: {outcome.sentence}\nResults in {folder}, MLflow run {run_id}",
-        highlight=False,
-        soft_wrap=True,
-    )
 
 
 if __name__ == "__main__":

@@ -25,29 +25,19 @@ def import_tensorflow() -> None:
     standard_error = os.dup(2)
     with tempfile.TemporaryFile() as chatter:
         os.dup2(chatter.fileno(), 2)
+        sys.modules.setdefault("sklearn", None)  # pyright: ignore[reportArgumentType]: seems not to be installed
         try:
-            with importing(), without("sklearn"):
+            with importing():
                 import tensorflow  # noqa: F401
         except BaseException:
             chatter.seek(0)
             os.write(standard_error, chatter.read())
             raise
         finally:
+            if sys.modules["sklearn"] is None:
+                del sys.modules["sklearn"]
             os.dup2(standard_error, 2)
             os.close(standard_error)
-
-
-@contextlib.contextmanager
-def without(package: str) -> Iterator[None]:
-    """Lets an optional package seem not to be installed, unless it is imported already."""
-    if package in sys.modules:
-        yield
-        return
-    sys.modules[package] = None  # pyright: ignore[reportArgumentType]
-    try:
-        yield
-    finally:
-        del sys.modules[package]
 
 
 @contextlib.contextmanager

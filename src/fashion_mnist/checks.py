@@ -20,7 +20,7 @@ def checked(composed: DictConfig, choices: dict[str, str], primary: str = "confi
     `choices` are the options chosen in each config group, such as `{"model": "mlp"}`.
     """
     content: Any = OmegaConf.to_container(composed)
-    content.pop("hydra", None)
+    content.pop("hydra", None)  # which `compose` leaves in
     for key in (item.name for item in dataclasses.fields(SCHEMAS[primary])):
         if key in GROUPS and key not in choices:  # Hydra would merge a list of options
             raise UserError(f"{key} takes one option; to try several one after another, use -m.")
@@ -43,10 +43,7 @@ def built(schema: type, content: Any) -> Any:
 
 
 def check_section(section: Any, written: Any, prefix: str = "") -> None:
-    """Refuses what is out of range, or of a type that OmegaConf has turned into the right one with a loss.
-
-    `written` is what stands in the section's place in the configuration.
-    """
+    """Refuses what is out of range, or was `written` in another type and turned into the right one with a loss."""
     for item in dataclasses.fields(section):
         key, value, source = f"{prefix}{item.name}", getattr(section, item.name), written.get(item.name)
         if dataclasses.is_dataclass(value):
@@ -118,8 +115,7 @@ def known_keys(primary: str = "config") -> list[str]:
     main: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{primary}.yaml"))
     groups = {group for entry in main.pop("defaults") if isinstance(entry, dict) for group in entry}
     keys = groups | set(main) - {"hydra"}
-    for file in CONF.glob("*/*.yaml"):
-        if file.parent.name in groups & set(GROUPS):
-            names = [str(name) for name in OmegaConf.load(file) if name not in ("defaults", "_target_")]
-            keys |= {f"{file.parent.name}.{name}" for name in names}
+    for group in groups & set(GROUPS):
+        for file in (CONF / group).glob("*.yaml"):
+            keys |= {f"{group}.{name}" for name in OmegaConf.load(file) if name not in ("defaults", "_target_")}
     return sorted(keys)

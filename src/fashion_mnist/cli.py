@@ -33,7 +33,7 @@ SWITCHES = {"--check-only": "check_only", "--checkout": "checkout"}  # which nee
 
 
 def main(job: Callable[[Any], Any], primary: str = "config") -> None:
-    """Runs one step from the command line: `job`, given what becomes of `primary`, the file of conf/ with its keys."""
+    """Runs a step from the command line: calls `job` with the configuration whose keys stand in conf/`primary`.yaml."""
     with explained(primary):
         sys.argv[1:] = arguments = as_overrides(sys.argv[1:])
         flags = {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}
@@ -72,8 +72,7 @@ def run_with_hydra(job: Callable[[Any], Any], primary: str) -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"
 
     task.__module__ = f"fashion_mnist.{step_of(job)}"  # Hydra names the job and its log file after it
-    # Which tells on a newcomer's first run that it has looked for fonts.
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # else it tells of its first look for fonts
     with env_override({"HYDRA_FULL_ERROR": "1"}):  # else Hydra would print an error in its own way, and end the process
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=primary)(task)()
     if failure:

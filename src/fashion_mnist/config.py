@@ -4,11 +4,10 @@ Models and optimizers are open: their keys are the arguments of the function tha
 itself is the schema of the types, and `ARGUMENTS` holds the ranges of the names that recur.
 """
 
-import dataclasses
 import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +76,7 @@ ARGUMENTS: dict[str, Rule] = {
 }
 
 
-def ruled(rule: Rule, default: Any = dataclasses.MISSING) -> Any:
+def ruled(rule: Rule, default: Any = MISSING) -> Any:
     """A dataclass field whose value must obey `rule`, unless it is null as by default."""
     told = Rule(f"{rule.text}, or null", rule.holds) if default is None else rule
     return field(default=default, metadata={"rule": told})
@@ -154,7 +153,7 @@ class Config:
 
     def composed(self) -> dict[str, Any]:
         """The configuration as nested dictionaries, without what was typed to get it."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if key != "overrides"}
+        return {key: value for key, value in asdict(self).items() if key != "overrides"}
 
     @property
     def variant(self) -> str:

@@ -25,7 +25,7 @@ def import_tensorflow() -> None:
     standard_error = os.dup(2)
     with tempfile.TemporaryFile() as chatter:
         os.dup2(chatter.fileno(), 2)
-        sys.modules.setdefault("sklearn", None)  # pyright: ignore[reportArgumentType]: seems not to be installed
+        sys.modules.setdefault("sklearn", None)  # seems not installed  # pyright: ignore[reportArgumentType]
         try:
             with importing():
                 import tensorflow  # noqa: F401

@@ -30,11 +30,10 @@ def sync(config: SyncConfig) -> None:
         try:
             store.check(place)
             told, refused = send_kept(store.connect(place), uri)
+            sent += told
+            stays |= refused
         except Exception as error:  # whatever it is: other stores may answer
             stays[uri] = reason_of(error)
-            continue
-        sent += told
-        stays |= refused
     for run_id in sent:
         Console().print(f"Run {run_id} has been told everything.", highlight=False, soft_wrap=True)
     if stays:

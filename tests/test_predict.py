@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TINY, assert_one_sentence, run_here
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from fashion_mnist.cli import compose
-from fashion_mnist.data import pictures
 from fashion_mnist.errors import UserError
 from fashion_mnist.predict import parse, trained
 
@@ -21,61 +20,6 @@ def shoe(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     image[10:20, 0:28] = 120
     image[4:12, 18:27] = 200
     return image
-
-
-def test_an_image_of_the_dataset_passes_unchanged(shoe: np.ndarray, tmp_path: Path) -> None:
-    Image.fromarray(shoe).save(tmp_path / "shoe.png")
-    assert np.array_equal(pictures.read(tmp_path / "shoe.png"), shoe)
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "CMYK"])
-@pytest.mark.parametrize("size", [(1, 1), (28, 28), (40, 28), (300, 500), (7, 2000)])
-def test_every_size_and_mode_gives_28_by_28_bytes(mode: str, size: tuple[int, int]) -> None:
-    result = pictures.as_dataset(Image.new("L", size, 255).convert(mode))
-    assert result.shape == (28, 28)
-    assert result.dtype == np.uint8
-    assert result.max() == 0  # nothing but background, which is dark
-
-
-def test_a_photograph_is_seen_upright_however_the_camera_was_held(shoe: np.ndarray, tmp_path: Path) -> None:
-    lying = Image.fromarray(shoe).transpose(Image.Transpose.ROTATE_90)
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6  # to be turned by 90 degrees, clockwise
-    lying.save(tmp_path / "photo.png", exif=exif)
-    assert np.array_equal(pictures.read(tmp_path / "photo.png"), shoe)
-
-
-def test_sixteen_bits_of_grey_are_not_cut_off(shoe: np.ndarray, tmp_path: Path) -> None:
-    Image.fromarray(shoe.astype(np.uint16) * 257).save(tmp_path / "scan.png")
-    assert np.array_equal(pictures.read(tmp_path / "scan.png"), shoe)
-
-
-def test_dark_on_light_becomes_light_on_dark(shoe: np.ndarray) -> None:
-    picture = Image.fromarray(shoe)
-    assert np.array_equal(pictures.as_dataset(ImageOps.invert(picture)), shoe)
-
-
-def test_margins_and_size_do_not_matter(shoe: np.ndarray) -> None:
-    large = Image.fromarray(shoe).resize((280, 280), Image.Resampling.NEAREST)
-    photo = ImageOps.invert(ImageOps.expand(large, 100, 0))
-    near = pictures.as_dataset(photo).astype(int)
-    centred = np.roll(shoe, 2, axis=0)  # its rows 4 to 19 come into the middle
-    assert np.abs(near - centred).mean() < 6
-
-
-def test_what_is_transparent_is_background(shoe: np.ndarray) -> None:
-    picture = Image.new("RGBA", (28, 28), (0, 0, 0, 0))
-    picture.paste((0, 0, 0, 255), (5, 5, 20, 20))
-    result = pictures.as_dataset(picture)
-    assert result[0, 0] == 0
-    assert result[10, 10] == 255
-
-
-@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\nbroken"])
-def test_what_is_no_picture_is_refused(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "shoe.png").write_bytes(content)
-    with pytest.raises(UserError, match="cannot be read as a picture"):
-        pictures.read(tmp_path / "shoe.png")
 
 
 def test_options_may_stand_anywhere(tmp_path: Path) -> None:

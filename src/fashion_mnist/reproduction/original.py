@@ -40,9 +40,7 @@ def find(client: "MlflowClient", run_id: str) -> "Run":
     from mlflow.exceptions import MlflowException
 
     if not re.fullmatch(r"[0-9a-f]{32}", run_id):
-        raise UserError(
-            f"run={run_id} is no id of a run: those have 32 digits and letters, and MLflow's page shows them."
-        )
+        raise UserError(f"run={run_id} is no id of a run: copy its 32 digits and letters from MLflow's page.")
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
@@ -81,9 +79,7 @@ def configuration(client: "MlflowClient", run: "Run", config: ReproduceConfig) -
     content = read_yaml(client, run, "config.yaml")
     dataset = run.data.tags.get("dataset", "")
     if "${" in str(content):  # nothing of the kind is left in what this project writes
-        raise UserError(
-            f"config.yaml of run {run.info.run_id} asks for values of this machine; they are not looked up."
-        )
+        raise UserError(f"config.yaml of run {run.info.run_id} asks for values of this machine, which it does not get.")
     try:
         for group, option in {"augment": "none", "trainer": "default"}.items():  # for keys younger than the run
             content[group] = {**example_of(group, option), **content.get(group, {})}
@@ -143,15 +139,13 @@ def option_of(section: dict[str, Any], group: str, run_id: str) -> str:
 def origins(client: "MlflowClient", run: "Run", settings: Config, card: Card) -> list[Origin]:
     """What the run was made of, beside what is here."""
     there, here = run.data.tags, lineage.tags(settings, card)
-    rows = [Origin(name, shown(there, key), shown(here, key)) for key, name in lineage.ORIGIN.items()]
+    rows = []
+    for key, name in lineage.ORIGIN.items():
+        shown = 12 if key == "git_commit" else None  # characters
+        rows.append(Origin(name, there.get(key, "unknown")[:shown], here[key][:shown]))
     kept = artifact(client, run, lineage.PATCH) if there.get("git_dirty") == "true" else b""
-    changes = [changes_of(kept), changes_of(lineage.uncommitted())]
-    return [rows[0], Origin("uncommitted changes", *changes), *rows[1:]]
-
-
-def shown(tags: dict[str, str], key: str) -> str:
-    value = tags.get(key, "unknown")
-    return value[:12] if key == "git_commit" else value
+    rows.insert(1, Origin("uncommitted changes", changes_of(kept), changes_of(lineage.uncommitted())))
+    return rows
 
 
 def changes_of(patch: bytes | None) -> str:

@@ -1,7 +1,6 @@
 """Whether a training came out the same as another: model, weights, every metric of every epoch."""
 
 import tempfile
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 REPRODUCES, REPRODUCTION = "reproduces", "reproduction"  # tags of a run: the original, and the outcome
-Values = dict[tuple[int, str], float]  # by step and metric
 
 
 class Outcome(NamedTuple):
@@ -25,8 +23,8 @@ class Outcome(NamedTuple):
 
 def outcome_of(client: "MlflowClient", original: "Run", again: "Run", tolerance: float) -> Outcome:
     """Compares two finished runs, whose metrics may differ by `tolerance` and still count as equal."""
-    theirs = values_of(client, original)
-    ours = values_of(client, again, names={name for _, name in theirs})
+    names = sorted(name for name in original.data.metrics if not name.startswith("system/"))  # not what it cost
+    theirs, ours = (values_of(client, run, names) for run in (original, again))
     same_model = original.data.tags.get("model_digest") == again.data.tags.get("model_digest")
     if ours.keys() != theirs.keys():
         step, name = min(ours.keys() ^ theirs.keys())
@@ -49,11 +47,9 @@ def outcome_of(client: "MlflowClient", original: "Run", again: "Run", tolerance:
     return Outcome("equal within tolerance" if equal else "different", "; ".join(said) + ".")
 
 
-def values_of(client: "MlflowClient", run: "Run", names: Collection[str] | None = None) -> Values:
-    """Every value of the metrics, or of those with certain names; what the training cost is left out."""
-    if names is None:
-        names = [name for name in run.data.metrics if not name.startswith("system/")]
-    histories = {name: client.get_metric_history(run.info.run_id, name) for name in sorted(names)}
+def values_of(client: "MlflowClient", run: "Run", names: list[str]) -> dict[tuple[int, str], float]:
+    """Every value of these metrics, by step and name."""
+    histories = {name: client.get_metric_history(run.info.run_id, name) for name in names}
     return {(point.step, name): point.value for name, history in histories.items() for point in history}
 
 

@@ -26,15 +26,11 @@ def describe(client: "MlflowClient", run: "Run", config: Config, card: Card, tag
 
     identifier = run.info.run_id
     tags = {**tags, "mlflow.note.content": note(config, card, tags)}
-    if is_made_up(run.info.run_name) or config.tracking.run_name:
-        tags["mlflow.runName"] = run_name(config, card)
+    if config.tracking.run_name or is_made_up(run.info.run_name):
+        tags["mlflow.runName"] = config.tracking.run_name or run_name(config, card)
     # `mlflow run -P` has recorded its own parameters, and a parameter never changes.
-    new = {key: value for key, value in params(config).items() if key not in run.data.params}
-    client.log_batch(
-        identifier,
-        params=[Param(key, value[:6000]) for key, value in new.items()],
-        tags=[RunTag(key, value) for key, value in tags.items()],
-    )
+    new = [Param(key, value[:6000]) for key, value in params(config).items() if key not in run.data.params]
+    client.log_batch(identifier, params=new, tags=[RunTag(key, value) for key, value in tags.items()])
     client.log_text(identifier, OmegaConf.to_yaml(config.composed()), "config.yaml")
     client.log_text(identifier, OmegaConf.to_yaml(config.overrides), "overrides.yaml")
     if tags["git_dirty"] == "true" and (patch := lineage.uncommitted()) is not None:
@@ -42,8 +38,7 @@ def describe(client: "MlflowClient", run: "Run", config: Config, card: Card, tag
             file = Path(folder) / lineage.PATCH
             file.write_bytes(patch)
             client.log_artifact(identifier, str(file))
-    training = DatasetInput(dataset_of(card), [InputTag("mlflow.data.context", "training")])
-    client.log_inputs(identifier, [training])
+    client.log_inputs(identifier, [DatasetInput(dataset_of(card), [InputTag("mlflow.data.context", "training")])])
 
 
 def dataset_of(card: Card) -> "Dataset":
@@ -81,17 +76,13 @@ def flat(section: dict[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested keys joined with dots, values as text: `{"trainer": {"epochs": 3}}` becomes `{"trainer.epochs": "3"}`."""
     pairs: dict[str, str] = {}
     for key, value in section.items():
-        if isinstance(value, dict):
-            pairs |= flat(value, f"{prefix}{key}.")
-        else:
-            pairs[f"{prefix}{key}"] = str(value)
+        name = f"{prefix}{key}"
+        pairs |= flat(value, f"{name}.") if isinstance(value, dict) else {name: str(value)}
     return pairs
 
 
 def run_name(config: Config, card: Card) -> str:
     """A name that says what was run, such as `cnn epochs=3 seed=7`; what is so by default goes without saying."""
-    if config.tracking.run_name:
-        return config.tracking.run_name
     words = [config.variant] if card.name == "fashion_mnist" else [config.variant, card.name]
     defaults = [entry for entry in OmegaConf.load(CONF / "config.yaml").defaults if isinstance(entry, DictConfig)]
     unsaid = {f"{group}={option}" for entry in defaults for group, option in entry.items()}

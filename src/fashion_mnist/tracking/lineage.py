@@ -11,6 +11,7 @@ import platform
 import re
 import subprocess
 import tempfile
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -83,22 +84,14 @@ def config_digest(config: Config) -> str:
 
 
 def code_digest(package: Path = PACKAGE) -> str:
-    places = (package / name for name in CODE)
-    files = sorted(file for place in places for file in (place.rglob("*.py") if place.is_dir() else [place]))
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.relative_to(package).as_posix()} {file_digest(file)}\n".encode())
-    return digest.hexdigest()[:16]
+    files = sorted(file for file in package.rglob("*.py") if file.relative_to(package).parts[0] in CODE)
+    lines = [f"{file.relative_to(package).as_posix()} {file_digest(file)}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
 def origin() -> dict[str, str]:
     """What must be the same for a training to end in the same bytes after an interruption as without one."""
-    return {
-        "code": code_digest(),
-        "TensorFlow": version("tensorflow"),
-        "Keras": version("keras"),
-        "device": device(),
-    }
+    return {"code": code_digest(), "TensorFlow": version("tensorflow"), "Keras": version("keras"), "device": device()}
 
 
 def checkpoint_file(config: Config, card: Card) -> Path:
@@ -114,15 +107,11 @@ def uncommitted(folder: Path = ROOT) -> bytes | None:
     """How the files in `FILES`, new ones included, differ from the last commit: a patch; None if git cannot tell."""
     with tempfile.TemporaryDirectory() as temporary:  # an index of its own, so that the person's stays as it is
         environment = {**os.environ, "GIT_INDEX_FILE": str(Path(temporary) / "index")}
-
-        def git_in_folder(*arguments: str) -> bytes:
-            command = ["git", "-C", str(folder), *arguments]
-            return subprocess.run(command, capture_output=True, env=environment, timeout=60, check=True).stdout
-
+        run = partial(subprocess.run, cwd=folder, env=environment, capture_output=True, timeout=60, check=True)
         try:
-            git_in_folder("read-tree", "HEAD")
-            git_in_folder("add", "--all", "--", *FILES)
-            return git_in_folder("diff", "--cached", "--binary", "HEAD")
+            run(["git", "read-tree", "HEAD"])
+            run(["git", "add", "--all", "--", *FILES])
+            return run(["git", "diff", "--cached", "--binary", "HEAD"]).stdout
         except (OSError, subprocess.SubprocessError):
             return None
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 NAME = "model"  # in a run: runs:/<id>/model
 SOURCE = ("mlflow.source.", "mlflow.user")  # the tags that say who logged it, and from where
-REQUIREMENTS = ("keras", "tensorflow", "numpy")
 
 
 def save_model(model: "keras.Model", folder: Path, digest: str, examples: np.ndarray) -> None:
@@ -96,4 +95,4 @@ def keras_file(client: "MlflowClient", address: str, folder: Path) -> Path:
 
 def requirements(*more: str) -> list[str]:
     """What a model needs, in exact versions; MLflow would import TensorFlow once more to find out the same."""
-    return [f"{package}=={version(package)}" for package in (*REQUIREMENTS, *more)]
+    return [f"{package}=={version(package)}" for package in ("keras", "tensorflow", "numpy", *more)]

@@ -16,11 +16,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from filelock import FileLock
-
 from fashion_mnist.config import TrackingConfig
 from fashion_mnist.errors import UserError, progress, reason_of, say
-from fashion_mnist.files import FOLDER, lock_of
+from fashion_mnist.files import FOLDER, alone_in, workplace
 from fashion_mnist.tracking.logged_model import log_model, logged_model
 from fashion_mnist.tracking.store import UNFINISHED, connect
 
@@ -34,26 +32,17 @@ BATCH = 1000  # metrics that MLflow takes at once
 
 
 class Outbox:
-    """Everything that one run tells the tracking store once it is open: metrics meanwhile, the rest at its end."""
-
     def __init__(self, client: "MlflowClient", uri: str, run: "Run") -> None:
         self.client, self.run_id = client, run.info.run_id
         self.parcel = Parcel(uri, self.run_id)
         self.tags = dict(run.data.tags)  # what the run has, and will have
         self.temporary = tempfile.TemporaryDirectory(prefix="fashion-mnist-")
-        self.steps: dict[str, set[int]] = {}  # which are told already
+        self.folder = Path(self.temporary.name)  # where files may be made that are only for the store
         self.values = dict(run.data.metrics)  # the latest that are told
-        for key in self.values:
-            self.steps[key] = {point.step for point in client.get_metric_history(self.run_id, key)}
-        self.away = ""  # why the store does not answer at the moment
+        history = client.get_metric_history
+        self.steps = {key: {point.step for point in history(self.run_id, key)} for key in self.values}  # told already
         self.closed = self.delivered = False
         self.closing = threading.Event()
-        self.access = threading.Lock()
-
-    @property
-    def folder(self) -> Path:
-        """Where files may be made that are only for the store."""
-        return Path(self.temporary.name)
 
     def measure(self, values: Mapping[str, float], step: int = 0, of_model: bool = False) -> None:
         """Tells metrics, except those that are told already; a model may be evaluated again, with other results."""
@@ -63,8 +52,7 @@ class Outbox:
             if step not in self.steps.setdefault(key, set()) or other_result:
                 self.steps[key].add(step)
                 self.values[key] = value
-                with self.access:
-                    self.parcel.metrics.append(Measured(key, float(value), now, step, of_model))
+                self.parcel.metrics.append(Measured(key, float(value), now, step, of_model))
 
     def tag(self, tags: dict[str, str]) -> None:
         self.tags |= tags
@@ -86,27 +74,24 @@ class Outbox:
             sender.join()
 
     def send_now_and_then(self) -> None:
-        """What does not arrive is sent again."""
+        """What does not arrive is sent again, and what `measure` appends meanwhile is sent next time."""
+        uri, away = self.parcel.uri, False
         while not self.closing.wait(EVERY):
-            with self.access:
-                waiting = list(self.parcel.metrics)
-            if not waiting:
+            if not (waiting := list(self.parcel.metrics)):
                 continue
             try:
                 send_metrics(self.client, self.run_id, waiting)
             except Exception as error:  # whatever it is: training goes on
-                self.notice(reason_of(error))
+                if not away:
+                    say(
+                        f"{uri} takes nothing now ({reason_of(error)}); training goes on, and what is to be told waits."
+                    )
+                away = True
                 continue
-            self.notice("")
-            with self.access:
-                self.parcel.metrics = self.parcel.metrics[len(waiting) :]
-
-    def notice(self, away: str) -> None:
-        if away and not self.away:
-            say(f"{self.parcel.uri} takes nothing now ({away}); training goes on, and what is to be told waits.")
-        if self.away and not away:
-            say(f"{self.parcel.uri} is back, and has been told everything so far.")
-        self.away = away
+            del self.parcel.metrics[: len(waiting)]  # as atomic as appending: neither needs a lock
+            if away:
+                say(f"{uri} is back, and has been told everything so far.")
+            away = False
 
     def close(self, status: str | None = None) -> None:
         """Sends everything, and gives the run a status, if any; what the store does not take is kept on disk.
@@ -157,11 +142,12 @@ class Parcel:
     def keep(self) -> Path:
         """Writes the parcel to disk, whole or not at all, and returns its folder."""
         folder = UNSENT / f"{time.time_ns()}-{self.run_id}"
-        partial = folder.with_name(f".{folder.name}.partial")
         content = asdict(self)
         try:
-            with sole_access():
-                partial.mkdir(parents=True)
+            UNSENT.mkdir(parents=True, exist_ok=True)
+            with alone_in(UNSENT), workplace(UNSENT) as unfinished:
+                partial = Path(unfinished) / "parcel"
+                partial.mkdir()
                 for number, (file, place) in enumerate(self.files):
                     copy = partial / "files" / str(number) / Path(file).name
                     copy.parent.mkdir(parents=True)
@@ -173,7 +159,6 @@ class Parcel:
                 (partial / "parcel.json").write_text(json.dumps(content))
                 partial.rename(folder)
         except OSError as error:
-            shutil.rmtree(partial, ignore_errors=True)
             raise UserError(
                 f"{self.uri} cannot be told everything of run {self.run_id}, and the rest cannot be kept in {UNSENT} "
                 f"({error.strerror}); mend that, and start the same command again."
@@ -182,11 +167,7 @@ class Parcel:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Reads what `keep` wrote.
-
-        Raises:
-            UserError: it is damaged.
-        """
+        """Reads what `keep` wrote, or says in a UserError that it is damaged."""
         try:
             content = json.loads((folder / "parcel.json").read_text())
             content["metrics"] = [Measured(*values) for values in content["metrics"]]
@@ -229,9 +210,7 @@ def send_kept(client: "MlflowClient", uri: str) -> tuple[list[str], dict[str, st
     """
     sent: list[str] = []
     stays: dict[str, str] = {}
-    with sole_access():
-        for half in UNSENT.glob(".*.partial"):  # of a process that was killed
-            shutil.rmtree(half)
+    with alone_in(UNSENT):
         for folder in progress(kept(), "sending"):
             try:
                 parcel = Parcel.read(folder)
@@ -254,11 +233,6 @@ def catch_up(config: TrackingConfig) -> None:
         _, stays = send_kept(connect(config), config.uri)
         for folder, reason in stays.items():
             say(f"{folder} cannot be sent yet ({reason}); python -m fashion_mnist.sync tries again.")
-
-
-def sole_access() -> FileLock:
-    """Lets one process at a time write, send and remove parcels."""
-    return lock_of("parcels", str(UNSENT.absolute()))
 
 
 def kept() -> list[Path]:

@@ -117,11 +117,8 @@ def unfinished_run(client: "MlflowClient", place: str, tags: dict[str, str], che
     """
     if not checkpoint.ours:
         return None
-    left = client.search_runs(
-        [place], f"tags.{UNFINISHED} = '{checkpoint.digest}'", order_by=["attributes.start_time DESC"]
-    )
     found = None
-    for run in left:
+    for run in client.search_runs([place], f"tags.{UNFINISHED} = '{checkpoint.digest}'"):  # the latest first
         same = all(run.data.tags.get(key, tags[key]) == tags[key] for key in (*lineage.DECISIVE, "device"))
         complete = run.info.status == "FINISHED" and checkpoint.progress is None
         if found is None and same and not complete and checkpoint.resume != "never":
@@ -145,11 +142,8 @@ def finished_run(config: Config, card: Card, evaluated: bool) -> "Run | None":
     wanted = [f"tags.{key} = '{value}'" for key, value in lineage.decisive_tags(config, card).items()]
     if evaluated:
         wanted.append("metrics.test_accuracy >= 0")
-    found = client.search_runs(
-        [store.experiment(config.tracking, client)],
-        " AND ".join(["attributes.status = 'FINISHED'", *wanted]),
-        order_by=["attributes.start_time DESC"],
-    )
+    place = store.experiment(config.tracking, client)
+    found = client.search_runs([place], " AND ".join(["attributes.status = 'FINISHED'", *wanted]))  # the latest first
     run = next((run for run in found if UNFINISHED not in run.data.tags), None)
     if run is None:
         return None
@@ -167,10 +161,8 @@ def recorder(outbox: Outbox, checkpoint: Checkpoint) -> Any:
 
     class Recorder(keras.callbacks.Callback):
         def on_train_begin(self, logs: Any = None) -> None:
-            lines: list[str] = []
-            self.model.summary(print_fn=lambda line, **_: lines.append(line))  # pyright: ignore
             summary = outbox.folder / "model_summary.txt"
-            summary.write_text("\n".join(lines))
+            self.model.summary(print_fn=lambda text, **_: summary.write_text(text))  # pyright: ignore
             outbox.add(summary, "")
             self.start = time.perf_counter()
 
@@ -187,9 +179,8 @@ def find_run(client: "MlflowClient", config: Config, card: Card) -> "Run":
     """The latest run that trained the model in the variant's folder on this dataset; else a run of its own."""
     digest = lineage.file_digest(config.model_file)
     everywhere = [place.experiment_id for place in client.search_experiments()]
-    latest = ["attributes.start_time DESC"]
     same = f"tags.model_digest = '{digest}' AND tags.dataset_digest = '{card.digest}'"
-    if found := client.search_runs(everywhere, same, order_by=latest, max_results=1):
+    if found := client.search_runs(everywhere, same, max_results=1):
         return found[0]
     tags = {
         "model_digest": digest,
@@ -214,13 +205,8 @@ def log_report(config: TrackingConfig, name: str, note: str, tags: dict[str, str
             client.delete_tag(left.info.run_id, UNFINISHED)
         run_id = os.environ.get("MLFLOW_RUN_ID") or client.create_run(place, tags={UNFINISHED: mark}).info.run_id
         # No parameters: `mlflow run -P` has recorded its own, and a parameter never changes.
-        for key, value in {
-            "mlflow.runName": name[:200],
-            "mlflow.note.content": note,
-            "report": "comparison",
-            UNFINISHED: mark,
-            **tags,
-        }.items():
+        about = {"mlflow.runName": name[:200], "mlflow.note.content": note, "report": "comparison", UNFINISHED: mark}
+        for key, value in (about | tags).items():
             client.set_tag(run_id, key, value)
         for file in files:
             client.log_artifact(run_id, str(file))

@@ -75,9 +75,7 @@ def check_database(uri: str) -> None:
             with contextlib.closing(sqlite3.connect(file)) as database:
                 database.execute("PRAGMA schema_version")
         except sqlite3.Error as error:
-            raise UserError(
-                f"{file} is not a tracking database ({error}); set tracking.uri to another file."
-            ) from error
+            raise UserError(f"{file} is not a tracking database ({error}); set tracking.uri to another.") from error
 
 
 def ui(config: TrackingConfig) -> str:
@@ -100,11 +98,7 @@ def import_mlflow(uri: str) -> None:
 
 
 def connect(config: TrackingConfig) -> "MlflowClient":
-    """Opens the configured store.
-
-    Raises:
-        UserError: the store refuses.
-    """
+    """Opens the configured store, or says in a UserError why the store refuses."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for files that are here already
     # A server that does not answer is given up in seconds, not minutes: what it is to be told is kept.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -113,14 +107,9 @@ def connect(config: TrackingConfig) -> "MlflowClient":
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    for chatter in (
-        "alembic",
-        "mlflow.store.db.utils",
-        "mlflow.tracking.fluent",
-        "mlflow.utils.uv_utils",
-        "mlflow.pyfunc",
-    ):
-        logging.getLogger(chatter).setLevel(logging.WARNING)
+    chatter = ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent", "mlflow.utils.uv_utils", "mlflow.pyfunc")
+    for name in chatter:
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # each retry; we say it once
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # that uv's environments hold no pip
     try:

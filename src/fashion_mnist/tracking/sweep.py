@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from filelock import Timeout
@@ -25,14 +26,10 @@ from fashion_mnist.tracking.outbox import Parcel
 from fashion_mnist.tracking.run import SKIPPED
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run
 
-METRICS = {
-    "accuracy": "training",
-    "val_accuracy": "validation",
-    "test_accuracy": "test",
-    "test_loss": "test loss",
-}
+METRICS = {"accuracy": "training", "val_accuracy": "validation", "test_accuracy": "test", "test_loss": "test loss"}
 
 
 class SweepRun(Callback):
@@ -47,19 +44,13 @@ class SweepRun(Callback):
             store.check(self.config, overrides)
             digest = sweep_digest(config.hydra.job.name, overrides)
             self.lock = lock_of("sweep", digest)
-            self.run_id = open_sweep(self.config, overrides, digest, self.is_alone() and config.skip_finished)
+            with suppress(Timeout):  # another process is at the same sweep
+                self.lock.acquire(timeout=0)
+            self.run_id = open_sweep(self.config, overrides, digest, self.lock.is_locked and config.skip_finished)
         except Exception as error:  # Hydra would turn it into a warning
             sys.exit(f"error: {explain(error) or reason_of(error)}")
         os.environ[store.PARENT] = self.run_id
         atexit.register(self.close, "FAILED")
-
-    def is_alone(self) -> bool:
-        """Whether no other process is at the same sweep; none can be from here on."""
-        try:
-            self.lock.acquire(timeout=0)
-        except Timeout:
-            return False
-        return True
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Hydra calls this only where no job failed."""
@@ -71,7 +62,7 @@ class SweepRun(Callback):
         atexit.unregister(self.close)
         os.environ.pop(store.PARENT, None)
         try:
-            self.conclude(status)
+            conclude(store.connect(self.config), self.run_id, status)
         except Exception as error:
             kept = Parcel(self.config.uri, self.run_id, status=status, ended=int(time.time() * 1000)).keep()
             say(
@@ -79,16 +70,6 @@ class SweepRun(Callback):
                 "when the store is back: python -m fashion_mnist.sync"
             )
         self.lock.release()
-
-    def conclude(self, status: str) -> None:
-        jobs = jobs_of_sweep(self.config, self.run_id)
-        if any(job.info.status == "KILLED" for job in jobs):
-            status = "KILLED"
-        rows = summarize(jobs)
-        winner = best(jobs)
-        if jobs:
-            show(rows, f"best by validation accuracy: {rows[jobs.index(winner) + 1][0]}" if winner else None)
-        close_sweep(self.config, self.run_id, status, markdown(rows), winner)
 
 
 def sweep_digest(step: str, overrides: list[str]) -> str:
@@ -114,8 +95,7 @@ def open_sweep(config: TrackingConfig, overrides: list[str], digest: str, go_on:
         for key, value in tags.items():
             client.set_tag(run_id, key, value)
         return run_id
-    same = f"tags.sweep_digest = '{digest}'"
-    if go_on and (found := client.search_runs([place], same, order_by=["attributes.start_time DESC"], max_results=1)):
+    if go_on and (found := client.search_runs([place], f"tags.sweep_digest = '{digest}'", max_results=1)):
         run_id = found[0].info.run_id
         say(f"The sweep goes on in run {run_id}; skip_finished=false starts it anew.")
         client.update_run(run_id, "RUNNING")
@@ -124,25 +104,21 @@ def open_sweep(config: TrackingConfig, overrides: list[str], digest: str, go_on:
     return client.create_run(place, run_name=name, tags=tags).info.run_id
 
 
-def jobs_of_sweep(config: TrackingConfig, run_id: str) -> list["Run"]:
-    """The runs that are nested below the run of a sweep, and those that made a job needless, oldest first."""
-    client = store.connect(config)
+def conclude(client: "MlflowClient", run_id: str, status: str) -> None:
     sweep = client.get_run(run_id)
-    nested = f"tags.`mlflow.parentRunId` = '{run_id}'"
-    jobs = list(client.search_runs([sweep.info.experiment_id], nested))
+    jobs = list(client.search_runs([sweep.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'"))
     jobs += [client.get_run(key.removeprefix(SKIPPED)) for key in sweep.data.tags if key.startswith(SKIPPED)]
-    return sorted(jobs, key=lambda job: job.info.start_time)
-
-
-def close_sweep(config: TrackingConfig, run_id: str, status: str, summary: str, best: "Run | None") -> None:
-    client = store.connect(config)
-    note = f"{client.get_run(run_id).data.tags['mlflow.note.content']}\n\n{summary}"
-    if best:
-        link = f"#/experiments/{best.info.experiment_id}/runs/{best.info.run_id}"
-        note += f"\n\nBest by validation accuracy: [{best.info.run_name}]({link})."
-        client.set_tag(run_id, "best_child", best.info.run_id)
+    jobs.sort(key=lambda job: job.info.start_time)
+    rows, winner = summarize(jobs), best(jobs)
+    if jobs:
+        show(rows, f"best by validation accuracy: {rows[jobs.index(winner) + 1][0]}" if winner else None)
+    note = f"{sweep.data.tags['mlflow.note.content']}\n\n{markdown(rows)}"
+    if winner:
+        link = f"#/experiments/{winner.info.experiment_id}/runs/{winner.info.run_id}"
+        note += f"\n\nBest by validation accuracy: [{winner.info.run_name}]({link})."
+        client.set_tag(run_id, "best_child", winner.info.run_id)
     client.set_tag(run_id, "mlflow.note.content", note)
-    client.set_terminated(run_id, status)
+    client.set_terminated(run_id, "KILLED" if any(job.info.status == "KILLED" for job in jobs) else status)
 
 
 def best(jobs: Sequence["Run"]) -> "Run | None":
@@ -179,7 +155,5 @@ def show(rows: Sequence[Sequence[str]], caption: str | None) -> None:
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return ""
-    ruled = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    ruled = [rows[0], ["---"] * len(rows[0]), *rows[1:]] if rows else []
     return "\n".join(f"| {' | '.join(row)} |" for row in ruled)

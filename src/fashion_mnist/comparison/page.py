@@ -23,7 +23,7 @@ from fashion_mnist.data.dataset import CLASS_NAMES
 TILES = 20
 INK = "#010203"  # stands for the page's text colour
 COLORS = ("#4c78d8", "#e07b39", "#3f9f6b", "#c9547a", "#8d6cc9", "#b08d3e", "#3aa0b8", "#8a8f98", "#d06bbf", "#7f9a36")
-MARKERS = ("o", "s")
+MARKERS = ("o", "s")  # each with all colours: more than enough for MOST_CURVES
 MOST_CURVES = 12  # lines that an eye can tell apart
 MOST_SEEDS = 10  # trainings of a group whose curves are read
 STYLE: dict[Any, Any] = {
@@ -151,9 +151,9 @@ def pareto(comparison: Comparison) -> Figure | None:
     front: list[Group] = []
     beaten: list[Group] = []
     for group in sorted(groups, key=lambda group: (spent[group], group.accuracy)):
-        best = not front or group.accuracy > front[-1].accuracy
-        (front if best else beaten).append(group)
-        color, deviation = COLORS[0] if best else INK, group.deviation("test_accuracy") or 0
+        unbeaten = not front or group.accuracy > front[-1].accuracy
+        (front if unbeaten else beaten).append(group)
+        color, deviation = COLORS[0] if unbeaten else INK, group.deviation("test_accuracy") or 0
         axes.errorbar(spent[group], group.accuracy, deviation, fmt="o", color=color, markersize=5)
     # Names of the best stand above them to the left, where nothing can be; those of the others below to the right.
     for group in front:

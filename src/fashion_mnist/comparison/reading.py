@@ -59,8 +59,7 @@ def search(client: "MlflowClient", config: CompareConfig) -> list["Run"]:
     wanted = [config.runs] if config.runs else []
     if config.parent:
         wanted.append(f"tags.`mlflow.parentRunId` = '{config.parent}'")
-    among, newest = [place.experiment_id], ["attributes.start_time DESC"]
-    ask = partial(client.search_runs, among, " and ".join(wanted), order_by=newest)
+    ask = partial(client.search_runs, [place.experiment_id], " and ".join(wanted), order_by=["start_time DESC"])
     try:
         return get_results_from_paginated_fn(lambda most, token: ask(max_results=most, page_token=token), PAGE)
     except MlflowException as error:

@@ -109,7 +109,7 @@ def as_note(comparison: Comparison, experiment: str) -> str:
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """The comparison as plain dictionaries: no times of day, so that the same results give the same bytes."""
+    """The comparison as plain dictionaries, rounded: no times of day, so that the same results give the same bytes."""
     content = {
         "dataset": comparison.tested.dataset,
         "dataset_digest": comparison.tested.digest,

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import tempfile
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,10 +31,10 @@ def promote(config: CompareConfig, compared: Comparison, images: np.ndarray | No
     """Makes the winner `models:/fashion-mnist@champion`, if it is shown to be better than the present champion.
 
     The winner is the group with the best mean accuracy on the validation images: the test images are there to judge it,
-    not to choose it.
+    not to choose it. Returns what was done, or why nothing was.
 
-    Returns:
-        What was done, or why nothing was.
+    Raises:
+        UserError: the runs of the present champion are gone, or the winner's run logged another model than it trained.
     """
     from mlflow.exceptions import MlflowException
 
@@ -58,8 +57,10 @@ def promote(config: CompareConfig, compared: Comparison, images: np.ndarray | No
             return f"Nothing was promoted: the champion, {present}, is of `{winner.name}`, which wins again."
         if champion.tags.get("dataset_digest") != compared.tested.digest:
             return f"Nothing was promoted: the champion, {present}, was tested on other data, or does not say on which."
-        defender = champion_group(client, champion.tags["runs"].split())
-        (judged,) = judge(defender, [winner])
+        runs = [client.get_run(run_id) for run_id in champion.tags["runs"].split()]
+        trainings, _, _ = with_predictions(*comparable(client, runs))
+        defender = Group(f"{trainings[0].variant} (champion)", {}, [], trainings)
+        (judged,) = judge(defender, [winner]).values()
         if not (judged.difference.interval and judged.shown and judged.difference.value > 0):
             return f"Nothing was promoted: the champion is {present}. {judged.sentence}"
         verdict = judged.sentence.rstrip(".")
@@ -67,27 +68,8 @@ def promote(config: CompareConfig, compared: Comparison, images: np.ndarray | No
     return f"Promoted: {verdict}; it is version {number} of models:/{MODEL}@{CHAMPION}."
 
 
-def champion_group(client: "MlflowClient", run_ids: Sequence[str]) -> Group:
-    """The trainings of the present champion's configuration, from the runs that its version names.
-
-    Raises:
-        UserError: they are gone.
-    """
-    runs = [client.get_run(run_id) for run_id in run_ids]
-    found, left_out = comparable(client, runs)
-    trainings, _, _ = with_predictions(found, left_out)
-    return Group(f"{trainings[0].variant} (champion)", {}, [], trainings)
-
-
 def register(client: "MlflowClient", winner: Group, images: np.ndarray | None, report_run: str, verdict: str) -> str:
-    """Registers the group's best run by validation accuracy, and moves the alias.
-
-    Returns:
-        The number of the new version.
-
-    Raises:
-        UserError: the model that the run logged is not the one that it was evaluated with.
-    """
+    """Registers the group's best run by validation accuracy, moves the alias, and returns the number of the version."""
     from mlflow import pyfunc
     from mlflow.exceptions import MlflowException
     from mlflow.models import Model, ModelSignature
@@ -106,9 +88,7 @@ def register(client: "MlflowClient", winner: Group, images: np.ndarray | None, r
         model = saving.load(keras_file(client, f"runs:/{best.run_id}/model", folder / "logged"))
         saving.save(model, folder / "model.keras")  # without the date that MLflow's copy carries
         if lineage.file_digest(folder / "model.keras") != best.tags["model_digest"]:
-            raise UserError(
-                f"the model that run {best.run_id} logged is not the one that it trained; nothing is promoted."
-            )
+            raise UserError(f"run {best.run_id} logged another model than it trained; nothing is promoted.")
         (folder / "class_names.json").write_text(json.dumps(CLASS_NAMES))
         logged = Model.log(
             artifact_path=None,
@@ -124,18 +104,17 @@ def register(client: "MlflowClient", winner: Group, images: np.ndarray | None, r
         )
     with contextlib.suppress(MlflowException):  # it is there already
         client.create_registered_model(MODEL, description="Fashion-MNIST: raw 28 x 28 images in, class names out.")
+    accuracy = f"{winner.accuracy_in_words} (n = {winner.n})"
+    description = f"{verdict}. Test accuracy {accuracy}; this is the seed with the best validation accuracy."
     tags = {
         "run": best.run_id,
         "runs": " ".join(training.run_id for training in winner.trainings),
         "variant": best.variant,
         "model_digest": best.tags["model_digest"],
         "dataset_digest": best.tags["dataset_digest"],
-        "test_accuracy": f"{winner.accuracy_in_words} (n = {winner.n})",
+        "test_accuracy": accuracy,
         "report": report_run,
     }
-    description = (
-        f"{verdict}. Test accuracy {tags['test_accuracy']}; this is the seed with the best validation accuracy."
-    )
     made = client.create_model_version(
         MODEL, logged.model_uri, best.run_id, tags, description=description, model_id=logged.model_id
     )

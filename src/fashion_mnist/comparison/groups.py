@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from fashion_mnist.comparison import significance
-from fashion_mnist.comparison.significance import LEVEL, Difference
+from fashion_mnist.comparison.significance import LEVEL, Difference, mcnemar
 from fashion_mnist.comparison.trainings import LeftOut, Tested, Training
 from fashion_mnist.errors import UserError
 
@@ -38,8 +38,7 @@ class Group:
     @cached_property
     def recall(self) -> np.ndarray:
         """The share of each class that is recognised, mean over the trainings, (classes,)."""
-        counts = self.counts
-        return counts.diagonal() / np.maximum(counts.sum(axis=1), 1)
+        return self.counts.diagonal() / np.maximum(self.counts.sum(axis=1), 1)
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -118,26 +117,19 @@ class Comparison:
 
 
 def compare(trainings: Sequence[Training], left_out: list[LeftOut], tested: Tested, baseline: str | None) -> Comparison:
-    """Groups trainings, and says of each group whether it is better than the baseline.
+    """Groups trainings on the same data, and says of each group whether it is better than the baseline.
 
-    Args:
-        trainings: on the same data.
-        left_out: for the report.
-        tested: on which images.
-        baseline: the name of a group; None for `mlp` where there is one, else for the least accurate.
+    The baseline is the name of a group; None for `mlp` where there is one, else for the least accurate.
 
     Raises:
         UserError: there is no such baseline.
     """
     groups = sorted(grouped(trainings), key=lambda group: -group.accuracy)
-    by_name = {group.name: group for group in groups}
-    if baseline is not None and baseline not in by_name:
-        raise UserError(
-            f"there is no baseline '{baseline}' among what is compared; choose one of {', '.join(by_name)}."
-        )
-    chosen = by_name[baseline] if baseline else by_name.get("mlp", groups[-1])
-    others = [group for group in groups if group is not chosen]
-    verdicts = dict(zip((group.name for group in others), judge(chosen, others), strict=True))
+    named = {group.name: group for group in groups}
+    if baseline is not None and baseline not in named:
+        raise UserError(f"there is no baseline '{baseline}' among what is compared; choose one of {', '.join(named)}.")
+    chosen = named[baseline] if baseline else named.get("mlp", groups[-1])
+    verdicts = judge(chosen, [group for group in groups if group is not chosen])
     return Comparison(tested, groups, chosen, verdicts, left_out)
 
 
@@ -164,17 +156,16 @@ def grouped(trainings: Sequence[Training]) -> list[Group]:
     return result
 
 
-def judge(baseline: Group, others: Sequence[Group]) -> list[Verdict]:
+def judge(baseline: Group, others: Sequence[Group]) -> dict[str, Verdict]:
+    """What can be said of each of the others, by its name."""
     found = [difference_between(group, baseline) for group in others]
     corrected = significance.holm([each.p for each in found])
-    pairs = [
-        [significance.mcnemar(one.right, other.right) for one, other in same_seed(group, baseline)] for group in others
-    ]
-    flat = iter(significance.holm([p for tests in pairs for p in tests]))
-    return [
-        Verdict(each, p, [next(flat) for _ in tests], sentence(group, baseline, each, p, len(others)))
-        for group, each, p, tests in zip(others, found, corrected, pairs, strict=True)
-    ]
+    pairs = [same_seed(group, baseline) for group in others]
+    flat = iter(significance.holm([mcnemar(one.right, other.right) for each in pairs for one, other in each]))
+    return {
+        group.name: Verdict(each, p, [next(flat) for _ in of_group], sentence(group, baseline, each, p, len(others)))
+        for group, each, p, of_group in zip(others, found, corrected, pairs, strict=True)
+    }
 
 
 def difference_between(group: Group, baseline: Group) -> Difference:
@@ -182,7 +173,7 @@ def difference_between(group: Group, baseline: Group) -> Difference:
     if min(group.n, baseline.n) > 1:
         return significance.difference(group.right, baseline.right)
     one, other = (training.right for training in one_of_each(group, baseline))
-    return Difference(float(one.mean() - other.mean()), None, significance.mcnemar(one, other))
+    return Difference(float(one.mean() - other.mean()), None, mcnemar(one, other))
 
 
 def same_seed(group: Group, baseline: Group) -> list[tuple[Training, Training]]:
@@ -196,15 +187,7 @@ def one_of_each(group: Group, baseline: Group) -> tuple[Training, Training]:
 
 
 def sentence(group: Group, baseline: Group, difference: Difference, p: float, comparisons: int) -> str:
-    """The verdict in words.
-
-    Args:
-        group: set against the baseline.
-        baseline: what it is set against.
-        difference: of the two.
-        p: of it, Holm-corrected.
-        comparisons: that are made at the same time.
-    """
+    """The verdict in words: p is Holm-corrected for the comparisons that are made at the same time."""
     points = f"{100 * abs(difference.value):.1f} points"
     if difference.interval is None:
         one, other = (

@@ -5,7 +5,6 @@ Its charts are SVG that takes the page's text colour, so that it suits a light p
 
 import base64
 import io
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter
 from PIL import Image
 
 from fashion_mnist.comparison import report, significance
@@ -24,7 +23,7 @@ from fashion_mnist.data.dataset import CLASS_NAMES
 TILES = 20
 INK = "#010203"  # stands for the page's text colour
 COLORS = ("#4c78d8", "#e07b39", "#3f9f6b", "#c9547a", "#8d6cc9", "#b08d3e", "#3aa0b8", "#8a8f98", "#d06bbf", "#7f9a36")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKERS = ("o", "s")  # each with all colours: more than enough for MOST_CURVES
 MOST_CURVES = 12  # lines that an eye can tell apart
 MOST_SEEDS = 10  # trainings of a group whose curves are read
 STYLE: dict[Any, Any] = {
@@ -48,32 +47,23 @@ def as_html(comparison: Comparison, images: np.ndarray | None) -> str:
     environment = Environment(loader=PackageLoader("fashion_mnist.comparison", "."), autoescape=True, trim_blocks=True)
     return environment.get_template("page.html.j2").render(
         comparison=comparison,
-        title=comparison.tested.title,
-        rows=report.table(comparison),
-        texts=len(report.names(comparison, comparison.baseline)),
-        charts=charts(comparison),
-        class_names=CLASS_NAMES,
-        per_class=[(group.name, group.recall.tolist()) for group in comparison.groups],
-        least=min(group.recall.min() for group in comparison.groups),
-        classes_apart=report.classes_apart(comparison).replace("`", ""),
         other=other,
-        change=(other.counts - comparison.baseline.counts).round(1).tolist(),
+        report=report,
+        charts=charts(comparison),
         tiles=tiles(comparison, other, images) if images is not None else {},
-        left_out=report.left_out(comparison),
-        legend=report.LEGEND,
+        class_names=CLASS_NAMES,
         method=significance.__doc__,
-        facts=report.facts(comparison),
     )
 
 
 def tiles(comparison: Comparison, other: Group, images: np.ndarray) -> dict[str, list[dict[str, str]]]:
     """Test images worth looking at: where two groups disagree, and where all fail."""
-    ours, base = other.right.mean(axis=0), comparison.baseline.right.mean(axis=0)
     chosen = {"hardest": np.argsort(comparison.tested.of_truth, kind="stable")[:TILES]}
     if other is not comparison.baseline:
-        gain = np.argsort(base - ours, kind="stable")
-        chosen |= {"won": gain[:TILES][(ours - base)[gain[:TILES]] > 0]}
-        chosen |= {"lost": gain[::-1][:TILES][(base - ours)[gain[::-1][:TILES]] > 0]}
+        gain = other.right.mean(axis=0) - comparison.baseline.right.mean(axis=0)
+        order = np.argsort(-gain, kind="stable")
+        chosen["won"] = order[gain[order] > 0][:TILES]
+        chosen["lost"] = order[::-1][gain[order[::-1]] < 0][:TILES]
     return {kind: [tile(comparison, images[index], int(index)) for index in each] for kind, each in chosen.items()}
 
 
@@ -117,21 +107,23 @@ def svg(figure: Figure, name: str) -> str:
     return f'{" ".join(kept)} role="img" aria-label="{name.replace("_", " ")}">{rest}'
 
 
-def plain(axes: Axes) -> None:
-    """Takes away what is not needed to read a chart."""
+def chart(height: float) -> tuple[Figure, Axes]:
+    """An empty chart, so many inches high, without what is not needed to read it."""
+    figure = Figure(figsize=(5.2, height), layout="constrained")
+    axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=INK, alpha=0.12, linewidth=0.6)
     axes.set_axisbelow(True)
+    return figure, axes
 
 
 def differences(comparison: Comparison) -> Figure | None:
     """Every group's difference from the baseline with its interval; hollow where none is shown."""
-    shown = [group for group in comparison.groups if group is not comparison.baseline]
-    if not shown:
+    upwards = [group for group in reversed(comparison.groups) if group is not comparison.baseline]
+    if not upwards:
         return None
-    figure = Figure(figsize=(5.2, 0.9 + 0.32 * len(shown)), layout="constrained")
-    axes = figure.subplots()
-    for row, group in enumerate(reversed(shown)):
+    figure, axes = chart(0.9 + 0.32 * len(upwards))
+    for row, group in enumerate(upwards):
         verdict = comparison.verdicts[group.name]
         value, interval = 100 * verdict.difference.value, verdict.difference.interval
         color = INK if not verdict.shown else COLORS[2] if value > 0 else COLORS[3]
@@ -141,10 +133,9 @@ def differences(comparison: Comparison) -> Figure | None:
         face = color if verdict.shown else "none"
         axes.plot(value, row, "o", color=color, markerfacecolor=face, markersize=5.5)
     axes.axvline(0, color=INK, linewidth=0.8)
-    axes.set_yticks(range(len(shown)), [group.name for group in reversed(shown)])
+    axes.set_yticks(range(len(upwards)), [group.name for group in upwards])
     axes.set_xlabel(f"points of accuracy more than {comparison.baseline.name}")
-    axes.set_ylim(-0.6, len(shown) - 0.4)
-    plain(axes)
+    axes.set_ylim(-0.6, len(upwards) - 0.4)
     axes.tick_params(axis="y", length=0)
     return figure
 
@@ -155,25 +146,20 @@ def pareto(comparison: Comparison) -> Figure | None:
     name = next((cost for cost in COST_LABELS if all(group.cost(cost) for group in groups)), None)
     if name is None or len(groups) < 2:
         return None
-    figure = Figure(figsize=(5.2, 3.9), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = chart(3.9)
     spent = {group: group.cost(name) or 0 for group in groups}
-    ordered = sorted(groups, key=lambda group: (spent[group], group.accuracy))
     front: list[Group] = []
-    for group in ordered:
-        if not front or group.accuracy > front[-1].accuracy:
-            front.append(group)
-    for group in ordered:
-        color = COLORS[0] if group in front else INK
-        axes.errorbar(
-            spent[group], group.accuracy, group.deviation("test_accuracy") or 0, fmt="o", color=color, markersize=5
-        )
+    beaten: list[Group] = []
+    for group in sorted(groups, key=lambda group: (spent[group], group.accuracy)):
+        unbeaten = not front or group.accuracy > front[-1].accuracy
+        (front if unbeaten else beaten).append(group)
+        color, deviation = COLORS[0] if unbeaten else INK, group.deviation("test_accuracy") or 0
+        axes.errorbar(spent[group], group.accuracy, deviation, fmt="o", color=color, markersize=5)
     # Names of the best stand above them to the left, where nothing can be; those of the others below to the right.
     for group in front:
         axes.annotate(group.name, (spent[group], group.accuracy), (-6, 3), **NAMES, ha="right", va="bottom")
     line = 0.05 * (front[-1].accuracy - min(group.accuracy for group in groups)) or 0.001
     height = 1.0
-    beaten = [group for group in ordered if group not in front]
     for group in sorted(beaten, key=lambda group: -group.accuracy)[:MOST_CURVES]:
         height = min(group.accuracy, height - line)  # one below the other
         axes.annotate(group.name, (spent[group], height), (8, 0), **NAMES, ha="left", va="center")
@@ -182,12 +168,10 @@ def pareto(comparison: Comparison) -> Figure | None:
     axes.set_xscale("log")
     axes.set(xlabel=COST_LABELS[name], ylabel="test accuracy")
     axes.margins(x=0.2, y=0.08)
-    axes.xaxis.set_major_formatter(  # in full, millions would run into one another
-        FuncFormatter(lambda value, _: f"{value / 1e6:,g}M" if value >= 1e6 else f"{value:,.10g}")
-    )
+    # In full, millions would run into one another.
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:,g}M" if value >= 1e6 else f"{value:,.10g}")
     axes.xaxis.set_minor_formatter(LogFormatter())  # labels where there is no power of ten; its default is in TeX
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    plain(axes)
     return figure
 
 
@@ -199,9 +183,8 @@ def validation_curves(groups: Sequence[Group]) -> dict[str, Figure]:
         having = {name: each for name, each in curves.items() if all(key in curve for curve in each)}
         if not having:
             continue
-        figure = Figure(figsize=(5.2, 3.9), layout="constrained")
-        axes = figure.subplots()
-        styles = itertools.cycle(zip(COLORS * len(MARKERS), np.repeat(MARKERS, len(COLORS)), strict=True))
+        figure, axes = chart(3.9)
+        styles = [(color, marker) for marker in MARKERS for color in COLORS]
         for (name, each), (color, marker) in zip(having.items(), styles, strict=False):
             epochs = min(len(curve[key]) for curve in each)  # trainings that stop early have fewer
             values = np.array([curve[key][:epochs] for curve in each])
@@ -212,7 +195,6 @@ def validation_curves(groups: Sequence[Group]) -> dict[str, Figure]:
                 axes.fill_between(steps, mean - band, mean + band, color=color, alpha=0.15, linewidth=0)
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        plain(axes)
         figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
         figures[label.replace(" ", "_")] = figure
     return figures

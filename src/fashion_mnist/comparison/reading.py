@@ -32,19 +32,14 @@ SILENT = ("model.name", "trainer.tensorboard", "trainer.resume")  # parameters t
 def read(config: CompareConfig) -> tuple[list[Training], list[LeftOut], Tested]:
     """Reads the trainings that can be compared, newest first, and names the others.
 
-    Args:
-        config: says which ones.
-
     Raises:
         UserError: there is none.
     """
     if config.variants:
         named = of_pipeline() if config.variants == "all" else config.variants
-        found, left_out = of_folders(named), []
-    else:
-        client = store.connect(config.tracking)
-        found, left_out = comparable(client, search(client, config))
-    return with_predictions(found, left_out)
+        return with_predictions(of_folders(named), [])
+    client = store.connect(config.tracking)
+    return with_predictions(*comparable(client, search(client, config)))
 
 
 def search(client: "MlflowClient", config: CompareConfig) -> list["Run"]:
@@ -54,6 +49,7 @@ def search(client: "MlflowClient", config: CompareConfig) -> list["Run"]:
         UserError: there is no such experiment, or the search cannot be read.
     """
     from mlflow.exceptions import MlflowException
+    from mlflow.utils import get_results_from_paginated_fn
 
     name, given = config.tracking.experiment, store.given_experiment(config.tracking)
     place = client.get_experiment(given) if given else client.get_experiment_by_name(name)
@@ -63,50 +59,38 @@ def search(client: "MlflowClient", config: CompareConfig) -> list["Run"]:
     wanted = [config.runs] if config.runs else []
     if config.parent:
         wanted.append(f"tags.`mlflow.parentRunId` = '{config.parent}'")
-    newest = ["attributes.start_time DESC"]
-    ask = partial(client.search_runs, [place.experiment_id], " and ".join(wanted), 1, PAGE, newest)
+    ask = partial(client.search_runs, [place.experiment_id], " and ".join(wanted), order_by=["start_time DESC"])
     try:
-        pages = [ask()]
-        while pages[-1].token:
-            pages.append(ask(pages[-1].token))
+        return get_results_from_paginated_fn(lambda most, token: ask(max_results=most, page_token=token), PAGE)
     except MlflowException as error:
         raise UserError(f"MLflow cannot search for runs={config.runs!r}: {str(error).splitlines()[0]}") from error
-    return [run for page in pages for run in page]
 
 
 def comparable(client: "MlflowClient", runs: Sequence["Run"]) -> tuple[list[Training], list[LeftOut]]:
-    """The finished and evaluated trainings on one dataset; and the others, with the reason.
-
-    Args:
-        client: of the store that they come from.
-        runs: newest first.
-    """
-    left_out: list[LeftOut] = []
-    trainings = [run for run in runs if "variant" in run.data.tags]  # others are sweeps, single steps, comparisons
-    reasons = {run.info.run_id: unfit(run) for run in trainings}
-    datasets = Counter(run.data.tags["dataset_digest"] for run in trainings if not reasons[run.info.run_id])
-    digest = datasets.most_common(1)[0][0] if datasets else ""
+    """The finished and evaluated trainings among a store's runs, on one dataset; and the others, with the reason."""
     found: list[Training] = []
-    for run in trainings:
-        tags = run.data.tags
-        reason = reasons[run.info.run_id]
-        if not reason and tags["dataset_digest"] != digest:
+    left_out: list[LeftOut] = []
+    trainings = [(run, unfit(run)) for run in runs if "variant" in run.data.tags]  # sweeps and comparisons have none
+    datasets = Counter(run.data.tags["dataset_digest"] for run, reason in trainings if not reason)
+    for run, reason in trainings:
+        info, tags = run.info, run.data.tags
+        if not reason and tags["dataset_digest"] != datasets.most_common(1)[0][0]:
             reason = f"it is about other data: {tags['dataset']} ({tags['dataset_digest']})"
         if reason:
-            left_out.append(LeftOut(run.info.run_id, str(run.info.run_name), reason))
+            left_out.append(LeftOut(info.run_id, str(info.run_name), reason))
             continue
         found.append(
             Training(
-                run_id=run.info.run_id,
-                name=f"{run.info.run_name}",
-                experiment=f"{run.info.experiment_id}",
+                name=f"{info.run_name}",
                 variant=tags["variant"],
+                tags=tags,
+                metrics=dict(run.data.metrics),
+                predictions=partial(predictions_of, f"{info.artifact_uri}"),
+                curves=partial(curves_of, client, info.run_id, tuple(run.data.metrics)),
                 seed=tags.get("seed", ""),
                 params=decisive(run.data.params),
-                metrics=dict(run.data.metrics),
-                tags=tags,
-                predictions=partial(predictions_of, f"{run.info.artifact_uri}"),
-                curves=partial(curves_of, client, run.info.run_id, tuple(run.data.metrics)),
+                run_id=info.run_id,
+                experiment=f"{info.experiment_id}",
             )
         )
     return found, left_out
@@ -160,15 +144,13 @@ def predictions_of(artifacts: str) -> Predictions:
     """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
-    from mlflow.utils.file_utils import local_file_uri_to_path
     from mlflow.utils.uri import is_local_uri
 
-    kept = "predictions/test.npz"
     try:
-        if is_local_uri(artifacts):
-            return read_predictions(Path(local_file_uri_to_path(artifacts)) / kept)
         with tempfile.TemporaryDirectory() as folder:
-            return read_predictions(Path(download_artifacts(artifact_uri=f"{artifacts}/{kept}", dst_path=folder)))
+            copy_to = None if is_local_uri(artifacts) else folder
+            file = download_artifacts(artifact_uri=f"{artifacts}/predictions/test.npz", dst_path=copy_to)
+            return read_predictions(Path(file))
     except (UserError, MlflowException, OSError) as error:
         raise UserError("its predictions are missing or damaged; evaluate its model, or train it, again") from error
 
@@ -202,14 +184,10 @@ def of_folders(variants: Sequence[str]) -> list[Training]:
         metrics |= {f"system/{key}": metrics.pop(key) for key in ("parameters", "flops_per_image") if key in metrics}
         trainings.append(
             Training(
-                run_id="",
                 name=variant,
-                experiment="",
                 variant=variant,
-                seed="",
-                params={},
-                metrics=metrics,
                 tags={"dataset": "fashion_mnist"},
+                metrics=metrics,
                 predictions=partial(read_predictions, predictions),
                 curves=partial(read_curves, curves),
             )

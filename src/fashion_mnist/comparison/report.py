@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +40,15 @@ LEGEND = (
 def show(comparison: Comparison, files: Sequence[Path]) -> None:
     """Prints two tables, which fit a terminal of 80 characters where Markdown's one would not, and what they say."""
     console = Console()
-    quality_and_costs = (
-        (f"Accuracy on {tested_on(comparison)}", [quality(group) for group in comparison.groups]),
-        ("What they cost", [costs(comparison, group) for group in comparison.groups]),
-    )
-    for title, rows in quality_and_costs:
+    of_costs = partial(costs, comparison)
+    for title, cells in ((f"Accuracy on {tested_on(comparison)}", quality), ("What they cost", of_costs)):
         table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
         for heading, _ in names(comparison, comparison.baseline):
             table.add_column(heading, overflow="fold")
-        for heading, _ in rows[0]:
+        for heading, _ in cells(comparison.baseline):
             table.add_column(heading, justify="right", no_wrap=True)
-        for group, row in zip(comparison.groups, rows, strict=True):
-            table.add_row(*(text for _, text in (*names(comparison, group), *row)))
+        for group in comparison.groups:
+            table.add_row(*(text for _, text in (*names(comparison, group), *cells(group))))
         console.print(table)
     console.print(Markdown(in_words(comparison)))
     console.print(f"\nReport: {', '.join(str(file) for file in files)}", highlight=False, soft_wrap=True)
@@ -64,8 +62,8 @@ def write(comparison: Comparison, folder: Path, page: str) -> list[Path]:
         "comparison.html": page,
     }
     for name, content in contents.items():
-        with complete(folder / name) as partial:
-            partial.write_text(content, encoding="utf-8")
+        with complete(folder / name) as unfinished:
+            unfinished.write_text(content, encoding="utf-8")
     return [folder / name for name in contents]
 
 
@@ -101,12 +99,9 @@ def as_note(comparison: Comparison, experiment: str) -> str:
     groups = comparison.groups[:MOST_GROUPS]
     lines = [f"- {comparison.verdicts[group.name].sentence}" for group in groups if group.name in comparison.verdicts]
     lines += ["", "| group | test accuracy | runs |", "| --- | --- | --- |"]
+    runs = f"#/experiments/{experiment}/runs"
     for group in groups:
-        links = [
-            f"[{training.seed}](#/experiments/{experiment}/runs/{training.run_id})"
-            for training in group.trainings
-            if training.run_id
-        ]
+        links = [f"[{each.seed}]({runs}/{each.run_id})" for each in group.trainings if each.run_id]
         lines.append(f"| `{group.name}` | {group.accuracy_in_words} | {' '.join(links[:MOST_LINKS])} |")
     if len(groups) < len(comparison.groups):
         lines += ["", f"{len(comparison.groups) - len(groups)} more are in the report."]
@@ -114,8 +109,8 @@ def as_note(comparison: Comparison, experiment: str) -> str:
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """The comparison as plain dictionaries: no times of day, so that the same results give the same bytes."""
-    return {
+    """The comparison as plain dictionaries, rounded: no times of day, so that the same results give the same bytes."""
+    content = {
         "dataset": comparison.tested.dataset,
         "dataset_digest": comparison.tested.digest,
         "test_images": len(comparison.tested.labels),
@@ -124,6 +119,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "groups": [group_as_json(group, comparison.verdicts.get(group.name)) for group in comparison.groups],
         "left_out": [entry._asdict() for entry in comparison.left_out],
     }
+    return json.loads(json.dumps(content), parse_float=lambda digits: round(float(digits), 6))
 
 
 def group_as_json(group: Group, verdict: Verdict | None) -> dict[str, Any]:
@@ -133,31 +129,25 @@ def group_as_json(group: Group, verdict: Verdict | None) -> dict[str, Any]:
         "n": group.n,
         "seeds": [training.seed for training in group.trainings],
         "runs": [training.run_id for training in group.trainings if training.run_id],
-        "accuracy_interval": rounded(group.interval),
+        "accuracy_interval": group.interval,
         "metrics": {
-            name: {"mean": rounded(group.mean(name)), "std": rounded(group.deviation(name)), "values": rounded(values)}
+            name: {"mean": group.mean(name), "std": group.deviation(name), "values": values}
             for name in SCORES
             if (values := group.values(name))
         },
-        "costs": {name: rounded(group.cost(name), 3) for name in COSTS if group.cost(name) is not None},
-        "accuracy_per_class": rounded(group.recall.tolist()),
+        "costs": {name: round(float(cost), 3) for name in COSTS if (cost := group.cost(name)) is not None},
+        "accuracy_per_class": group.recall.tolist(),
     }
     if verdict:
         content["verdict"] = {
             "sentence": verdict.sentence,
-            "difference": rounded(verdict.difference.value),
-            "interval": rounded(verdict.difference.interval),
-            "p_holm": rounded(verdict.p),
-            "p_mcnemar_holm": rounded(verdict.mcnemar),
+            "difference": verdict.difference.value,
+            "interval": verdict.difference.interval,
+            "p_holm": verdict.p,
+            "p_mcnemar_holm": verdict.mcnemar,
             "shown": verdict.shown,
         }
     return content
-
-
-def rounded(value: Any, digits: int = 6) -> Any:
-    if isinstance(value, list | tuple):
-        return [rounded(each, digits) for each in value]
-    return value if value is None else round(float(value), digits)
 
 
 def tested_on(comparison: Comparison) -> str:
@@ -213,11 +203,11 @@ def classes_apart(comparison: Comparison) -> str:
 
 
 def left_out(comparison: Comparison) -> list[str]:
-    names = [" ".join(entry.name.translate(MARKUP).split()) for entry in comparison.left_out]
-    pairs = zip(names, comparison.left_out, strict=True)
-    lines = [f"{name} ({entry.run_id[:8]}): {entry.reason}" for name, entry in pairs]
-    more = len(lines) - MOST_LEFT_OUT
-    return lines if more <= 0 else [*lines[:MOST_LEFT_OUT], f"and {more} more, in the JSON report"]
+    lines = []
+    for run_id, name, reason in comparison.left_out[:MOST_LEFT_OUT]:
+        lines.append(f"{' '.join(name.translate(MARKUP).split())} ({run_id[:8]}): {reason}")
+    more = len(comparison.left_out) - MOST_LEFT_OUT
+    return [*lines, f"and {more} more, in the JSON report"] if more > 0 else lines
 
 
 def facts(comparison: Comparison) -> str:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
+from statsmodels.stats import contingency_tables, multitest, proportion
 
 LEVEL = 0.05  # probability of seeing a difference where there is none
 POWER = 0.8
@@ -60,15 +61,9 @@ class Difference(NamedTuple):
     p: float  # probability of a difference as large where there is none
 
 
-def spread(right: np.ndarray, other: np.ndarray | None = None) -> Spread:
-    """Splits the variance of a mean accuracy, or with `other` of a difference.
-
-    Args:
-        right: which images each training gets right, bool (n, images), n of at least 2.
-        other: the same of another variant.
-    """
-    groups = [right] if other is None else [right, other]
-    contrast = right.mean(axis=0) - (0 if other is None else other.mean(axis=0))
+def spread(*groups: np.ndarray) -> Spread:
+    """Splits the variance of a variant's mean accuracy, or of the difference of two; two trainings or more each."""
+    contrast = groups[0].mean(axis=0) - sum(group.mean(axis=0) for group in groups[1:])
     flips = sum(group.var(axis=0, ddof=1).mean() / len(group) for group in groups)
     return Spread(
         images=max(float(contrast.var(ddof=1) - flips), 0.0) / len(contrast),
@@ -82,21 +77,14 @@ def accuracy_interval(right: np.ndarray) -> tuple[float, float]:
     """The 95 % interval of a variant's accuracy over seeds and test images; of a single training, over images alone."""
     accuracy = float(right.mean())
     if len(right) == 1:
-        from statsmodels.stats.proportion import proportion_confint
-
-        low, high = proportion_confint(int(right.sum()), right.size, LEVEL, "wilson")
+        low, high = proportion.proportion_confint(int(right.sum()), right.size, LEVEL, "wilson")
         return float(low), float(high)  # pyright: ignore[reportArgumentType]
     margin = spread(right).margin
     return max(accuracy - margin, 0.0), min(accuracy + margin, 1.0)
 
 
 def difference(right: np.ndarray, other: np.ndarray) -> Difference:
-    """How much better the first variant is than the other.
-
-    Args:
-        right: bool (n, images), n of at least 2.
-        other: the same of the other variant.
-    """
+    """How much better the first variant is than the other; two trainings or more each."""
     value = float(right.mean() - other.mean())
     parts = spread(right, other)
     if parts.variance == 0:  # no training differs from another in anything
@@ -111,32 +99,22 @@ def mcnemar(right: np.ndarray, other: np.ndarray) -> float:
     Exact where they differ on fewer than 25 images. It asks whether these two trained models differ, not whether the
     variants do: that takes several seeds.
     """
-    from statsmodels.stats.contingency_tables import mcnemar as test
-
-    one, two = int((right & ~other).sum()), int((other & ~right).sum())
-    if one + two == 0:
-        return 1.0
-    table = [[int((right & other).sum()), one], [two, int((~right & ~other).sum())]]
-    return float(test(table, exact=one + two < 25).pvalue)  # pyright: ignore[reportAttributeAccessIssue]
+    one, two = (right & ~other).sum(), (other & ~right).sum()
+    test = contingency_tables.mcnemar([[0, one], [two, 0]], exact=one + two < 25)  # where they agree plays no part
+    return float(test.pvalue)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def holm(ps: Sequence[float]) -> list[float]:
     """The p values, corrected for being several (Holm, 1979)."""
     if not ps:
         return []
-    from statsmodels.stats.multitest import multipletests
-
-    return np.asarray(multipletests(ps, alpha=LEVEL, method="holm")[1]).tolist()
+    return np.asarray(multitest.multipletests(ps, alpha=LEVEL, method="holm")[1]).tolist()
 
 
 def power(parts: Spread, true_difference: float, seeds: int, level: float = LEVEL) -> float:
-    """The probability of showing a true difference with so many seeds of each variant.
+    """The probability of showing a true difference with so many seeds of each variant, at least 2.
 
-    Args:
-        parts: of the variance, as trainings so far have shown it.
-        true_difference: in accuracy.
-        seeds: at least 2.
-        level: at which p counts as showing it.
+    The parts of the variance are as trainings so far have shown them; p shows a difference if it is below `level`.
     """
     planned = parts._replace(trainings=(seeds,) * len(parts.seeds))
     if planned.variance == 0:
@@ -148,15 +126,10 @@ def power(parts: Spread, true_difference: float, seeds: int, level: float = LEVE
 
 
 def seeds_needed(parts: Spread, comparisons: int = 1) -> tuple[int, float] | None:
-    """The smallest difference of `DETECTABLE` that a bearable number of seeds shows with 80 % power, and that number.
+    """How many seeds of each variant show the smallest difference of `DETECTABLE` that 50 can show, and which it is.
 
-    Args:
-        parts: of the variance, as trainings so far have shown it.
-        comparisons: that are made at the same time; the level is shared between them, which is the worst that Holm's
-            correction asks for.
-
-    Returns:
-        Seeds of each variant and the difference; None where 50 seeds would not do for any.
+    With 80 % power; None where 50 seeds would not do for any. Comparisons that are made at the same time share the
+    level, which is the worst that Holm's correction asks for.
     """
     level = LEVEL / comparisons
     for target in DETECTABLE:

@@ -27,22 +27,18 @@ class LeftOut(NamedTuple):
 class Training:
     """A finished training with what its model says of the test images, boiled down to a byte each."""
 
-    run_id: str  # "" where it comes from the pipeline
     name: str
-    experiment: str
     variant: str
-    seed: str
-    params: dict[str, str]
-    metrics: dict[str, float]
     tags: dict[str, str]
+    metrics: dict[str, float]
     predictions: Callable[[], Predictions]  # reads them
     curves: Callable[[], dict[str, Curve]]  # reads `val_accuracy` and `val_loss`, a value for each epoch
+    seed: str = ""  # this and the next three: nothing where it comes from the pipeline
+    params: dict[str, str] = field(default_factory=dict)
+    run_id: str = ""
+    experiment: str = ""
     right: np.ndarray = field(default_factory=lambda: np.empty(0, bool))  # which test images it gets right, (images,)
     counts: np.ndarray = field(default_factory=lambda: np.empty(0, int))  # the confusion matrix
-
-    def left_out(self, reason: str) -> LeftOut:
-        """This training, with the reason why it is not compared."""
-        return LeftOut(self.run_id, self.name, reason)
 
 
 class Tested(NamedTuple):
@@ -51,7 +47,7 @@ class Tested(NamedTuple):
     dataset: str
     digest: str  # "" where it comes from the pipeline
     labels: np.ndarray  # (n,)
-    of_truth: np.ndarray  # the truth's probability, mean over the trainings, (n,)
+    of_truth: np.ndarray  # the truth's probability, summed over the trainings, (n,)
     votes: np.ndarray  # how many trainings took an image for each class, (n, classes)
 
     @property
@@ -65,28 +61,24 @@ def with_predictions(
 ) -> tuple[list[Training], list[LeftOut], Tested]:
     """Adds to each training what its model says of the test images; one at a time, so that memory does not grow.
 
-    Args:
-        found: newest first; of those with the same configuration and seed, the first that can be read is taken.
-        left_out: to be added to.
+    Of those with the same configuration and seed, the first (newest) that can be read is taken; `left_out` is added to.
     """
     trainings: list[Training] = []
     tested: Tested | None = None
     seen: set[tuple] = set()
     for training in progress(found, "reading runs"):
         key = (training.variant, *training.params.items(), training.seed)
-        if key in seen:
-            left_out.append(training.left_out("a newer run has the same configuration and seed"))
-            continue
         try:
+            if key in seen:
+                raise UserError("a newer run has the same configuration and seed")
             labels, predicted, probabilities = training.predictions()
+            if tested is None:
+                dataset, digest = training.tags["dataset"], training.tags.get("dataset_digest", "")
+                tested = Tested(dataset, digest, labels, np.zeros(len(labels)), np.zeros(probabilities.shape, int))
+            if not np.array_equal(labels, tested.labels):
+                raise UserError("it was tested on other images")
         except UserError as error:
-            left_out.append(training.left_out(str(error)))
-            continue
-        if tested is None:
-            dataset, digest = training.tags["dataset"], training.tags.get("dataset_digest", "")
-            tested = Tested(dataset, digest, labels, np.zeros(len(labels)), np.zeros(probabilities.shape, int))
-        if not np.array_equal(labels, tested.labels):
-            left_out.append(training.left_out("it was tested on other images"))
+            left_out.append(LeftOut(training.run_id, training.name, str(error)))
             continue
         seen.add(key)
         rows = np.arange(len(labels))
@@ -101,4 +93,4 @@ def with_predictions(
             f"there is nothing to compare{f' ({reasons})' if reasons else ''}; train something first, such as: "
             "python -m fashion_mnist -m model=mlp,cnn seed=0,1,2"
         )
-    return trainings, left_out, tested._replace(of_truth=tested.of_truth / len(trainings))
+    return trainings, left_out, tested

@@ -1,5 +1,6 @@
 """The command line of every step: what people type becomes a checked `Config`, and a mistake one sentence."""
 
+import ast
 import contextlib
 import errno
 import logging
@@ -158,12 +159,14 @@ def quoted(override: str) -> str:
 def help_text(job: Callable[..., Any], primary: str) -> str:
     """What the step does, the options of every group, and every key with its comment, read from conf/ itself."""
     module = f"fashion_mnist.{step_of(job)}".removesuffix(".__main__")
-    description = str(sys.modules[job.__module__].__doc__).strip()
+    description = docstring_of(str(sys.modules[job.__module__].__file__))
     usage = [description, "", f"usage: python -m {module} [key=value | --key value ...]", ""]
     main_file = CONF / f"{primary}.yaml"
     groups, keys = ["Groups, each with its options:"], ["", "Keys, with their defaults:"]
     keys += commented_keys(main_file, "")
-    for group, default, comment in re.findall(r"(?m)^  - (\w+): (\w+)\s*# (.*)$", main_file.read_text()):
+    for group, default, comment in re.findall(
+        r"(?m)^  - (\w+): (\w+)\s*# (.*)$", main_file.read_text(encoding="utf-8")
+    ):
         files = sorted((CONF / group).glob("*.yaml"), key=lambda file: (file.stem != default, file.stem))
         options = [f"{file.stem} (default)" if file.stem == default else file.stem for file in files]
         groups.append(f"  {group:<11} {' '.join(comment.split())}")
@@ -178,11 +181,16 @@ def help_text(job: Callable[..., Any], primary: str) -> str:
     return "\n".join(usage + groups + keys + flags)
 
 
+def docstring_of(module: str) -> str:
+    """What a module's file says at its top, which `python -OO` leaves out of the module."""
+    return str(ast.get_docstring(ast.parse(Path(module).read_text(encoding="utf-8"))))
+
+
 def commented_keys(file: Path, prefix: str) -> list[str]:
     """The top-level keys of a YAML file that carry a comment, as aligned lines."""
     values: Any = OmegaConf.to_container(OmegaConf.load(file))
     lines = []
-    for key, comment in re.findall(r"(?m)^(\w+):.*?# (.*)$", file.read_text()):
+    for key, comment in re.findall(r"(?m)^(\w+):.*?# (.*)$", file.read_text(encoding="utf-8")):
         value = "null" if values[key] is None else str(values[key])
         value = re.sub(r"\$\{oc\.env:(\w+),(.*)\}", r"$\1 or \2", value).replace(" or null", "")
         lines.append(f"  {prefix + key:<24} {value if len(value) < 53 else value[:20] + '...':<24} {comment}")
@@ -193,7 +201,11 @@ def commented_keys(file: Path, prefix: str) -> list[str]:
 def explained(primary: str = "config") -> Iterator[None]:
     """Ends the process with one sentence where something fails that the user can mend; else the traceback is shown."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers ask for an end by it, as people by Ctrl-C
+    with contextlib.suppress(AttributeError):  # what the terminal cannot show is shown by its number
+        sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     try:
+        if not CONF.is_dir():
+            raise UserError("conf/ is not where the package looks: install it with `pip install -e .`, as uv does.")
         yield
     except KeyboardInterrupt as error:
         print(f"\nInterrupted{': ' if str(error) else '.'}{error}", file=sys.stderr)

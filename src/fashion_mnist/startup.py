@@ -19,6 +19,8 @@ def import_tensorflow() -> None:
     if "tensorflow" in sys.modules:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.pop("TF_USE_LEGACY_KERAS", None)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # a sweep builds many models, and it warns of that
     logging.getLogger("absl").setLevel(logging.WARNING)
     sys.stderr.flush()
@@ -28,7 +30,11 @@ def import_tensorflow() -> None:
         sys.modules.setdefault("sklearn", None)  # seems not installed  # pyright: ignore[reportArgumentType]
         try:
             with importing():
+                import keras
                 import tensorflow  # noqa: F401
+            keras.config.set_floatx("float32")  # and so on: what a person's keras.json may have changed
+            keras.config.set_epsilon(1e-7)
+            keras.config.set_image_data_format("channels_last")
         except BaseException:
             chatter.seek(0)
             os.write(standard_error, chatter.read())

@@ -89,7 +89,7 @@ def register(client: "MlflowClient", winner: Group, images: np.ndarray | None, r
         saving.save(model, folder / "model.keras")  # without the date that MLflow's copy carries
         if lineage.file_digest(folder / "model.keras") != best.tags["model_digest"]:
             raise UserError(f"run {best.run_id} logged another model than it trained; nothing is promoted.")
-        (folder / "class_names.json").write_text(json.dumps(CLASS_NAMES))
+        (folder / "class_names.json").write_text(json.dumps(CLASS_NAMES), encoding="utf-8")
         logged = Model.log(
             artifact_path=None,
             flavor=pyfunc,

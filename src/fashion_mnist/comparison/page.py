@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter
 from PIL import Image
 
+from fashion_mnist.cli import docstring_of
 from fashion_mnist.comparison import report, significance
 from fashion_mnist.comparison.groups import Comparison, Group
 from fashion_mnist.data.dataset import CLASS_NAMES
@@ -52,7 +53,7 @@ def as_html(comparison: Comparison, images: np.ndarray | None) -> str:
         charts=charts(comparison),
         tiles=tiles(comparison, other, images) if images is not None else {},
         class_names=CLASS_NAMES,
-        method=significance.__doc__,
+        method=docstring_of(significance.__file__),
     )
 
 

@@ -177,7 +177,7 @@ def of_folders(variants: Sequence[str]) -> list[Training]:
             if not file.is_file():
                 raise UserError(f"{file} is missing; `dvc repro evaluate@{variant}` makes it.")
             try:
-                metrics |= json.loads(file.read_text()) if file.suffix == ".json" else {}
+                metrics |= json.loads(file.read_text(encoding="utf-8")) if file.suffix == ".json" else {}
             except ValueError as error:  # a merge's conflict marks, say
                 raise UserError(f"{file} is damaged; `dvc repro evaluate@{variant}` makes it again.") from error
         *_, curves, predictions = files
@@ -202,6 +202,6 @@ def results(folder: Path, variant: str) -> list[Path]:
 
 
 def read_curves(file: Path) -> dict[str, Curve]:
-    with file.open(newline="") as opened:
+    with file.open(newline="", encoding="utf-8") as opened:
         rows = list(csv.DictReader(opened))
     return {key: [float(row[key]) for row in rows] for key in rows[0] if key != "epoch"}

@@ -22,7 +22,7 @@ class Classifier(PythonModel):
     def load_context(self, context: Any) -> None:
         """Loads the Keras model, in safe mode, and the names of the classes."""
         self.model: Any = keras.saving.load_model(context.artifacts["model"])
-        self.class_names = json.loads(Path(context.artifacts["class_names"]).read_text())
+        self.class_names = json.loads(Path(context.artifacts["class_names"]).read_text(encoding="utf-8"))
 
     def predict(self, context, model_input, params=None):  # pyright: ignore[reportIncompatibleMethodOverride]
         """The class of each image, and the probability of every class.

@@ -1,7 +1,7 @@
 """The run that is to be made again: what it was made of, as the tracking store keeps it; and its own code at work."""
 
+import contextlib
 import hashlib
-import os
 import re
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from fashion_mnist.checks import built, check_training, example_of
-from fashion_mnist.config import CONF, ROOT, Config, DataConfig, ReproduceConfig, TrackingConfig
+from fashion_mnist.config import CONF, Config, DataConfig, ReproduceConfig, TrackingConfig
 from fashion_mnist.data.dataset import Card
 from fashion_mnist.errors import UserError, reason_of
 from fashion_mnist.tracking import lineage
@@ -142,8 +142,9 @@ def origins(client: "MlflowClient", run: "Run", settings: Config, card: Card) ->
     rows = []
     for key, name in lineage.ORIGIN.items():
         shown = 12 if key == "git_commit" else None  # characters
-        rows.append(Origin(name, there.get(key, "unknown")[:shown], here[key][:shown]))
-    kept = artifact(client, run, lineage.PATCH) if there.get("git_dirty") == "true" else b""
+        before = "none" if key == "environment" else "unknown"  # where a run is older than the tag
+        rows.append(Origin(name, there.get(key, before)[:shown], here[key][:shown]))
+    kept = b"" if there.get("git_dirty") == "false" else artifact(client, run, lineage.PATCH)
     rows.insert(1, Origin("uncommitted changes", changes_of(kept), changes_of(lineage.uncommitted())))
     return rows
 
@@ -158,6 +159,8 @@ def changes_of(patch: bytes | None) -> str:
 def with_own_code(client: "MlflowClient", run: "Run", settings: Config) -> str:
     """Trains with the run's commit and uncommitted changes, in a folder of git's that is removed afterwards."""
     commit, patch = run.data.tags.get("git_commit", "unknown"), artifact(client, run, lineage.PATCH)
+    if commit == "unknown":
+        raise UserError(f"run {run.info.run_id} was trained outside of a git checkout: its own code is not kept.")
     if run.data.tags.get("git_dirty") == "true" and patch is None:
         raise UserError(f"run {run.info.run_id} had uncommitted changes, and has not kept them.")
     module = "fashion_mnist" if "test_accuracy" in run.data.metrics else "fashion_mnist.train"
@@ -165,11 +168,11 @@ def with_own_code(client: "MlflowClient", run: "Run", settings: Config) -> str:
     with tempfile.TemporaryDirectory() as temporary:
         tree = Path(temporary) / "tree"
         try:
-            run_git("worktree", "add", "--detach", "--", str(tree), commit)  # which could look like an option
+            lineage.git("worktree", "add", "--detach", "--", str(tree), commit)  # which could look like an option
             if patch:
-                run_git("-C", str(tree), "apply", "--whitespace=nowarn", "-", given=patch)
+                lineage.git("apply", "--whitespace=nowarn", "-", folder=tree, given=patch)
             environment = {
-                **os.environ,
+                **lineage.without_git_variables(),
                 "PYTHONPATH": str(tree / "src"),
                 "MLFLOW_TRACKING_URI": settings.tracking.uri,
                 "MLFLOW_RUN_ID": again,
@@ -185,14 +188,15 @@ def with_own_code(client: "MlflowClient", run: "Run", settings: Config) -> str:
             client.set_terminated(again, "FAILED")
             raise
         finally:
-            subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(tree)], capture_output=True)
+            with contextlib.suppress(UserError):
+                lineage.git("worktree", "remove", "--force", str(tree))
     return again
 
 
 def places(settings: Config, tree: Path) -> list[str]:
     """Overrides that say where the data lies and results go, for the code in a folder."""
     overrides = [f"data_root='{settings.data_root}'", f"output_dir='{settings.output_dir}'", "hydra.mode=RUN"]
-    if "resume:" in (tree / "conf/trainer/default.yaml").read_text():
+    if "resume:" in (tree / "conf/trainer/default.yaml").read_text(encoding="utf-8"):
         overrides.append("trainer.resume=never")  # the run is a new one, and an interrupted one is not it
     return overrides
 
@@ -205,9 +209,3 @@ def wait_for(process: subprocess.Popen[bytes]) -> int:
         process.terminate()
         process.wait()
         raise
-
-
-def run_git(*arguments: str, given: bytes | None = None) -> None:
-    done = subprocess.run(["git", "-C", str(ROOT), *arguments], input=given, capture_output=True)
-    if done.returncode:
-        raise UserError(f"git cannot {arguments[0]} the run's code: {done.stderr.decode().strip().splitlines()[-1]}")

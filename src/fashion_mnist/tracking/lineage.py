@@ -4,6 +4,7 @@ The names below are the one place that says what decides a result: sweeps that s
 comparisons, reproductions and, held to it by a test, the stages of dvc.yaml go by them.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -11,12 +12,12 @@ import platform
 import re
 import subprocess
 import tempfile
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from fashion_mnist.config import ROOT, Config
 from fashion_mnist.data.dataset import Card
+from fashion_mnist.errors import UserError, reason_of, say
 from fashion_mnist.files import FOLDER
 from fashion_mnist.tracking.store import PARENT
 
@@ -37,11 +38,20 @@ ORIGIN = {  # tags, and what they are called when two runs are set beside one an
     "python": "Python",
     "tensorflow": "TensorFlow",
     "keras": "Keras",
+    "environment": "environment variables",
     "device": "machine",
 }
 # Of them, what is the same wherever two trainings must give the same weights on one machine.
-DECISIVE = ("code_digest", "config_digest", "dataset_digest", "tensorflow", "keras")
+DECISIVE = ("code_digest", "config_digest", "dataset_digest", "tensorflow", "keras", "environment")
 PATCH = "uncommitted.patch"
+# Of the environment: what tells TensorFlow and what lies below it how to calculate.
+ORDERS = re.compile(
+    "TF_(ENABLE|DISABLE|USE|DETERMINISTIC|CUDNN|CUBLAS|XLA|NUM_INTRAOP|OVERRIDE)|XLA_FLAGS|ONEDNN_|DNNL_|CUDNN_|CUBLAS_|"
+    "NVIDIA_TF32|KERAS_MAX"
+)
+# Settings of git's that would change what ends up in a patch or in a worktree, and the options of `diff` that would.
+NEUTRAL = (f"core.hooksPath={os.devnull}", f"core.attributesFile={os.devnull}", "core.safecrlf=false")
+PLAIN = "-p --binary --full-index --no-ext-diff --no-textconv --no-color --src-prefix=a/ --dst-prefix=b/ --unified=3"
 
 
 def tags(config: Config, card: Card) -> dict[str, str]:
@@ -51,10 +61,10 @@ def tags(config: Config, card: Card) -> dict[str, str]:
         "seed": str(config.seed),
         "dataset": card.name,
         **decisive_tags(config, card),
-        "lock_digest": file_digest(ROOT / "uv.lock"),
-        "git_commit": git("rev-parse", "HEAD") or "unknown",
+        "lock_digest": file_digest(ROOT / "uv.lock", as_text=True),
+        "git_commit": commit(),
         # Only what determines the result: results themselves, such as metrics/, change while a pipeline runs.
-        "git_dirty": str(bool(git("status", "--porcelain", "--", *FILES))).lower(),
+        "git_dirty": "unknown" if (patch := uncommitted()) is None else str(bool(patch)).lower(),
         "python": platform.python_version(),
         "device": device(),
     }
@@ -68,7 +78,13 @@ def decisive_tags(config: Config, card: Card) -> dict[str, str]:
         "dataset_digest": card.digest,
         "tensorflow": version("tensorflow"),
         "keras": version("keras"),
+        "environment": environment(),
     }
+
+
+def environment() -> str:
+    """What the environment says of how to calculate; «none» where it leaves that to TensorFlow."""
+    return " ".join(f"{key}={value}" for key, value in sorted(os.environ.items()) if ORDERS.match(key)) or "none"
 
 
 def config_digest(config: Config) -> str:
@@ -85,13 +101,14 @@ def config_digest(config: Config) -> str:
 
 def code_digest(package: Path = PACKAGE) -> str:
     files = sorted(file for file in package.rglob("*.py") if file.relative_to(package).parts[0] in CODE)
-    lines = [f"{file.relative_to(package).as_posix()} {file_digest(file)}\n" for file in files]
+    lines = [f"{file.relative_to(package).as_posix()} {file_digest(file, as_text=True)}\n" for file in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
 def origin() -> dict[str, str]:
     """What must be the same for a training to end in the same bytes after an interruption as without one."""
-    return {"code": code_digest(), "TensorFlow": version("tensorflow"), "Keras": version("keras"), "device": device()}
+    packages = {"TensorFlow": version("tensorflow"), "Keras": version("keras")}
+    return {"code": code_digest(), **packages, "environment": environment(), "device": device()}
 
 
 def checkpoint_file(config: Config, card: Card) -> Path:
@@ -103,31 +120,64 @@ def checkpoint_file(config: Config, card: Card) -> Path:
     return FOLDER / f"{config.variant}-seed{config.seed}-{digest}.npz"
 
 
+@functools.cache
+def commit() -> str:
+    """The commit of the project's own checkout, not of a repository around it; else `unknown`, which is said once."""
+    try:
+        around, head = git("rev-parse", "--show-prefix", "HEAD").decode().splitlines()
+        if not around:
+            return head
+        reason = f"it is {around} of another repository"
+    except UserError as error:
+        reason = str(error)
+    say(f"The commit of {ROOT} is unknown ({reason}); runs are told apart by the digest of their code alone.")
+    return "unknown"
+
+
 def uncommitted(folder: Path = ROOT) -> bytes | None:
     """How the files in `FILES`, new ones included, differ from the last commit: a patch; None if git cannot tell."""
     with tempfile.TemporaryDirectory() as temporary:  # an index of its own, so that the person's stays as it is
-        environment = {**os.environ, "GIT_INDEX_FILE": str(Path(temporary) / "index")}
-        run = partial(subprocess.run, cwd=folder, env=environment, capture_output=True, timeout=60, check=True)
+        run = functools.partial(git, folder=folder, GIT_INDEX_FILE=str(Path(temporary) / "index"))
         try:
-            run(["git", "read-tree", "HEAD"])
-            run(["git", "add", "--all", "--", *FILES])
-            return run(["git", "diff", "--cached", "--binary", "HEAD"]).stdout
-        except (OSError, subprocess.SubprocessError):
+            if run("rev-parse", "--show-prefix").strip():  # another repository around it
+                return None
+            run("read-tree", "HEAD")
+            run("add", "--update", "--", *FILES)
+            new = run("ls-files", "-z", "--others", "--exclude-per-directory=.gitignore", "--", *FILES)
+            run("update-index", "-z", "--add", "--stdin", given=new)
+            return run("diff-index", "--cached", *PLAIN.split(), "HEAD")
+        except UserError:
             return None
 
 
-def file_digest(file: Path) -> str:
-    """«none» where there is no such file."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else "none"
+def file_digest(file: Path, as_text: bool = False) -> str:
+    """«none» where there is no such file. As text it is the same however lines end, which checkouts may change."""
+    if not file.is_file():
+        return "none"
+    content = file.read_bytes()
+    return hashlib.sha256(content.replace(b"\r\n", b"\n") if as_text else content).hexdigest()[:16]
 
 
-def git(*arguments: str) -> str:
-    """Nothing where the project's folder is no git checkout."""
+def git(*arguments: str, folder: Path = ROOT, given: bytes | None = None, **variables: str) -> bytes:
+    """What git answers, whatever the person has set up.
+
+    Raises:
+        UserError: it refuses, does not answer, or is not there.
+    """
+    command = ["git", "-C", str(folder), *(word for setting in NEUTRAL for word in ("-c", setting)), *arguments]
+    clean = without_git_variables() | variables
     try:
-        command = ["git", "-C", str(ROOT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
+        return subprocess.run(command, input=given, capture_output=True, timeout=60, check=True, env=clean).stdout
+    except subprocess.CalledProcessError as error:
+        reason = " ".join(error.stderr.decode(errors="replace").split())
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = reason_of(error)
+    raise UserError(f"git cannot {arguments[0]}: {reason}")
+
+
+def without_git_variables() -> dict[str, str]:
+    """The environment without what would send git elsewhere, such as `GIT_DIR`; its settings may be needed there."""
+    return {key: value for key, value in os.environ.items() if not re.match("GIT_(?!CONFIG|EXEC|SS[HL])", key)}
 
 
 def device() -> str:
@@ -142,5 +192,6 @@ def device() -> str:
 
 def processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    named = re.search(r"^model name\s*:(.*)", cpuinfo.read_text() if cpuinfo.is_file() else "", re.MULTILINE)
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
+    named = re.search(r"^model name\s*:(.*)", text, re.MULTILINE)
     return named[1].strip() if named else platform.processor() or platform.machine()

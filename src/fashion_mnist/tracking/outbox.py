@@ -156,7 +156,7 @@ class Parcel:
                 if self.model:
                     shutil.copytree(self.model, partial / "model")
                     content["model"] = "model"
-                (partial / "parcel.json").write_text(json.dumps(content))
+                (partial / "parcel.json").write_text(json.dumps(content), encoding="utf-8")
                 partial.rename(folder)
         except OSError as error:
             raise UserError(
@@ -169,7 +169,7 @@ class Parcel:
     def read(cls, folder: Path) -> Self:
         """Reads what `keep` wrote, or says in a UserError that it is damaged."""
         try:
-            content = json.loads((folder / "parcel.json").read_text())
+            content = json.loads((folder / "parcel.json").read_text(encoding="utf-8"))
             content["metrics"] = [Measured(*values) for values in content["metrics"]]
             content["files"] = [(str(folder / file), place) for file, place in content["files"]]
             content["model"] = content["model"] and str(folder / content["model"])

@@ -139,12 +139,15 @@ def finished_run(config: Config, card: Card, evaluated: bool) -> "Run | None":
     if not (parent and config.skip_finished):
         return None
     client = store.connect(config.tracking)
-    wanted = [f"tags.{key} = '{value}'" for key, value in lineage.decisive_tags(config, card).items()]
+    decisive = lineage.decisive_tags(config, card)
+    environment = decisive.pop("environment")  # which may hold quotes, and which older runs lack
+    wanted = [f"tags.{key} = '{value}'" for key, value in decisive.items()]
     if evaluated:
         wanted.append("metrics.test_accuracy >= 0")
     place = store.experiment(config.tracking, client)
     found = client.search_runs([place], " AND ".join(["attributes.status = 'FINISHED'", *wanted]))  # the latest first
-    run = next((run for run in found if UNFINISHED not in run.data.tags), None)
+    same = [run for run in found if run.data.tags.get("environment", "none") == environment]
+    run = next((run for run in same if UNFINISHED not in run.data.tags), None)
     if run is None:
         return None
     if run.data.tags.get("mlflow.parentRunId") != parent:
@@ -162,7 +165,7 @@ def recorder(outbox: Outbox, checkpoint: Checkpoint) -> Any:
     class Recorder(keras.callbacks.Callback):
         def on_train_begin(self, logs: Any = None) -> None:
             summary = outbox.folder / "model_summary.txt"
-            self.model.summary(print_fn=lambda text, **_: summary.write_text(text))  # pyright: ignore
+            self.model.summary(print_fn=lambda text, **_: summary.write_text(text, encoding="utf-8"))  # pyright: ignore
             outbox.add(summary, "")
             self.start = time.perf_counter()
 

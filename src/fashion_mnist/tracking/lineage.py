@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fashion_mnist.config import ROOT, Config
 from fashion_mnist.data.dataset import Card
-from fashion_mnist.errors import UserError, reason_of, say
+from fashion_mnist.errors import UserError, say
 from fashion_mnist.files import FOLDER
 from fashion_mnist.tracking.store import PARENT
 
@@ -49,8 +49,8 @@ ORDERS = re.compile(
     "TF_(ENABLE|DISABLE|USE|DETERMINISTIC|CUDNN|CUBLAS|XLA|NUM_INTRAOP|OVERRIDE)|XLA_FLAGS|ONEDNN_|DNNL_|CUDNN_|CUBLAS_|"
     "NVIDIA_TF32|KERAS_MAX"
 )
-# Settings of git's that would change what ends up in a patch or in a worktree, and the options of `diff` that would.
-NEUTRAL = (f"core.hooksPath={os.devnull}", f"core.attributesFile={os.devnull}", "core.safecrlf=false")
+# For git: what keeps a person's own settings out of a patch and a worktree.
+NEUTRAL = f"-c core.hooksPath={os.devnull} -c core.attributesFile={os.devnull} -c core.safecrlf=false"
 PLAIN = "-p --binary --full-index --no-ext-diff --no-textconv --no-color --src-prefix=a/ --dst-prefix=b/ --unified=3"
 
 
@@ -107,8 +107,8 @@ def code_digest(package: Path = PACKAGE) -> str:
 
 def origin() -> dict[str, str]:
     """What must be the same for a training to end in the same bytes after an interruption as without one."""
-    packages = {"TensorFlow": version("tensorflow"), "Keras": version("keras")}
-    return {"code": code_digest(), **packages, "environment": environment(), "device": device()}
+    here = {"code": code_digest(), "TensorFlow": version("tensorflow"), "Keras": version("keras"), "device": device()}
+    return here | {"environment": environment()}
 
 
 def checkpoint_file(config: Config, card: Card) -> Path:
@@ -159,20 +159,14 @@ def file_digest(file: Path, as_text: bool = False) -> str:
 
 
 def git(*arguments: str, folder: Path = ROOT, given: bytes | None = None, **variables: str) -> bytes:
-    """What git answers, whatever the person has set up.
-
-    Raises:
-        UserError: it refuses, does not answer, or is not there.
-    """
-    command = ["git", "-C", str(folder), *(word for setting in NEUTRAL for word in ("-c", setting)), *arguments]
+    """What git answers, whatever the person has set up; a UserError where it refuses, or is not there."""
+    command = ["git", "-C", str(folder), *NEUTRAL.split(), *arguments]
     clean = without_git_variables() | variables
     try:
         return subprocess.run(command, input=given, capture_output=True, timeout=60, check=True, env=clean).stdout
-    except subprocess.CalledProcessError as error:
-        reason = " ".join(error.stderr.decode(errors="replace").split())
-    except (OSError, subprocess.TimeoutExpired) as error:
-        reason = reason_of(error)
-    raise UserError(f"git cannot {arguments[0]}: {reason}")
+    except (OSError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or str(error).encode()).decode(errors="replace")
+        raise UserError(f"git cannot {arguments[0]}: {' '.join(said.split())}") from error
 
 
 def without_git_variables() -> dict[str, str]:

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import errno
+import io
 import logging
 import os
 import re
@@ -201,11 +202,15 @@ def commented_keys(file: Path, prefix: str) -> list[str]:
 def explained(primary: str = "config") -> Iterator[None]:
     """Ends the process with one sentence where something fails that the user can mend; else the traceback is shown."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers ask for an end by it, as people by Ctrl-C
-    with contextlib.suppress(AttributeError):  # what the terminal cannot show is shown by its number
-        sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what the terminal cannot show is shown by its number
+    try:
+        Path.home()
+    except RuntimeError:  # nobody knows this user, as in a container, and MLflow insists on a home
+        os.environ["HOME"] = tempfile.gettempdir()
     try:
         if not CONF.is_dir():
-            raise UserError("conf/ is not where the package looks: install it with `pip install -e .`, as uv does.")
+            raise UserError("conf/ does not lie beside the package: type `pip install -e .` in the folder of the project.")
         yield
     except KeyboardInterrupt as error:
         print(f"\nInterrupted{': ' if str(error) else '.'}{error}", file=sys.stderr)

@@ -31,12 +31,21 @@ def test_the_lock_can_be_installed_where_the_sources_are_not() -> None:
     assert PROJECT["build-system"]["build-backend"] == "hatchling.build"
 
 
+def test_the_steps_are_typed_in_words_that_every_shell_reads_alike() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    typed = [(stage.get("do") or stage)["cmd"] for stage in stages.values()]
+    typed += [entry["command"] for entry in yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"].values()]
+    for command in typed:
+        assert re.fullmatch(r"python src( \w+)?( [\w.=/]+| \w+=\$\{[\w.]+\}| \{pictures\})*", command), command
+
+
 def test_every_entry_point_is_a_module_with_help() -> None:
     entry_points = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
     steps = {"main", "fetch", "train", "evaluate", "compare", "reproduce", "sync", "predict"}
     assert set(entry_points) == steps
     for name, entry_point in entry_points.items():
-        assert entry_point["command"].startswith("PYTHONPATH=src python -m fashion_mnist")
+        words = entry_point["command"].split()
+        assert words == ["python", "src", *([name] if name != "main" else []), *words[3:]]
         module = "__main__" if name == "main" else name
         assert (ROOT / f"src/fashion_mnist/{module}.py").read_text().startswith('"""')
 

@@ -165,9 +165,8 @@ def help_text(job: Callable[..., Any], primary: str) -> str:
     main_file = CONF / f"{primary}.yaml"
     groups, keys = ["Groups, each with its options:"], ["", "Keys, with their defaults:"]
     keys += commented_keys(main_file, "")
-    for group, default, comment in re.findall(
-        r"(?m)^  - (\w+): (\w+)\s*# (.*)$", main_file.read_text(encoding="utf-8")
-    ):
+    text = main_file.read_text(encoding="utf-8")
+    for group, default, comment in re.findall(r"(?m)^  - (\w+): (\w+)\s*# (.*)$", text):
         files = sorted((CONF / group).glob("*.yaml"), key=lambda file: (file.stem != default, file.stem))
         options = [f"{file.stem} (default)" if file.stem == default else file.stem for file in files]
         groups.append(f"  {group:<11} {' '.join(comment.split())}")
@@ -210,7 +209,7 @@ def explained(primary: str = "config") -> Iterator[None]:
         os.environ["HOME"] = tempfile.gettempdir()
     try:
         if not CONF.is_dir():
-            raise UserError("conf/ does not lie beside the package: type `pip install -e .` in the folder of the project.")
+            raise UserError("conf/ does not lie beside the package: type `pip install -e .` in the project's folder.")
         yield
     except KeyboardInterrupt as error:
         print(f"\nInterrupted{': ' if str(error) else '.'}{error}", file=sys.stderr)

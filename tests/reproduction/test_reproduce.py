@@ -107,6 +107,17 @@ def test_changes_that_are_not_kept_count_as_a_difference(
     assert "unknown" in line
 
 
+def test_a_run_from_before_the_environment_was_recorded_counts_as_made_with_nothing_set(
+    trained: Run, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    client().delete_tag(trained.info.run_id, "environment")
+    assert outcome(tiny_data, f"run={trained.info.run_id}", "check_only=true") == 0
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    assert outcome(tiny_data, f"run={trained.info.run_id}", "check_only=true") == 4
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "differs" in line]
+    assert "environment" in line
+
+
 def test_what_data_auto_came_to_is_taken_again(trained: Run) -> None:
     typed = ["data=auto", "tracking.run_name=${model.name}-a", "seed=3"]
     client().log_text(trained.info.run_id, yaml.safe_dump(typed), "overrides.yaml")
@@ -251,6 +262,9 @@ def test_a_run_with_uncommitted_changes_is_made_again_with_its_own_code(
     here = run_step(*wanted, step="reproduce", PYTHONPATH=str(clone / "src"))
     assert here.returncode in (3, 4), here.stderr
     assert "weights differ first in" in here.stdout
+    hook = clone / ".git/hooks/post-checkout"  # such as `dvc install` makes
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
     with_its_own = run_step(*wanted, "--checkout", step="reproduce", PYTHONPATH=str(clone / "src"))
     assert with_its_own.returncode == 0, with_its_own.stderr
     assert "identical" in with_its_own.stdout

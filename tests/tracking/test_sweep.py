@@ -125,6 +125,17 @@ def test_a_sweep_that_is_started_again_trains_only_what_is_missing(empty_folder:
 
 
 @pytest.mark.slow
+def test_what_was_trained_under_other_orders_to_tensorflow_is_trained_again(
+    empty_folder: Path, tiny_data: Path
+) -> None:
+    jobs = ["-m", *TINY, f"data_root={tiny_data}", "trainer.epochs=1", "seed=3"]
+    orders = {"XLA_FLAGS": "--xla_dump_to='a b'"}
+    for environment, trainings in ((orders, 1), (orders, 1), ({}, 2), ({}, 2)):
+        assert run_here(*jobs, **environment).returncode == 0
+        assert len([run for run in all_runs() if "model_digest" in run.data.tags]) == trainings
+
+
+@pytest.mark.slow
 def test_a_sweep_that_was_killed_goes_on_in_its_own_run(empty_folder: Path, tiny_data: Path) -> None:
     jobs = [*TINY, f"data_root={tiny_data}", "-m", "seed=0,1"]
     assert run_here(*jobs).returncode == 0

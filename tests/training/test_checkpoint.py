@@ -159,7 +159,7 @@ def test_another_configuration_does_not_go_on_from_there(tiny: Compose) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["code", "TensorFlow", "Keras", "device"])
+@pytest.mark.parametrize("kind", ["code", "TensorFlow", "Keras", "device", "environment"])
 def test_a_checkpoint_of_other_origin_is_recognised(
     kind: str, tiny: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

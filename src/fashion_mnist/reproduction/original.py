@@ -159,10 +159,8 @@ def changes_of(patch: bytes | None) -> str:
 def with_own_code(client: "MlflowClient", run: "Run", settings: Config) -> str:
     """Trains with the run's commit and uncommitted changes, in a folder of git's that is removed afterwards."""
     commit, patch = run.data.tags.get("git_commit", "unknown"), artifact(client, run, lineage.PATCH)
-    if commit == "unknown":
-        raise UserError(f"run {run.info.run_id} was trained outside of a git checkout: its own code is not kept.")
-    if run.data.tags.get("git_dirty") == "true" and patch is None:
-        raise UserError(f"run {run.info.run_id} had uncommitted changes, and has not kept them.")
+    if commit == "unknown" or (run.data.tags.get("git_dirty") == "true" and patch is None):
+        raise UserError(f"run {run.info.run_id} was made of what no commit holds, and has not kept it.")
     module = "fashion_mnist" if "test_accuracy" in run.data.metrics else "fashion_mnist.train"
     again = client.create_run(run.info.experiment_id, run_name=settings.tracking.run_name).info.run_id
     with tempfile.TemporaryDirectory() as temporary:

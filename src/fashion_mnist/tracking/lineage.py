@@ -38,7 +38,7 @@ ORIGIN = {  # tags, and what they are called when two runs are set beside one an
     "python": "Python",
     "tensorflow": "TensorFlow",
     "keras": "Keras",
-    "environment": "environment variables",
+    "environment": "environment",
     "device": "machine",
 }
 # Of them, what is the same wherever two trainings must give the same weights on one machine.
@@ -121,16 +121,16 @@ def checkpoint_file(config: Config, card: Card) -> Path:
 
 
 @functools.cache
-def commit() -> str:
+def commit(folder: Path = ROOT) -> str:
     """The commit of the project's own checkout, not of a repository around it; else `unknown`, which is said once."""
     try:
-        around, head = git("rev-parse", "--show-prefix", "HEAD").decode().splitlines()
+        around, head = git("rev-parse", "--show-prefix", "HEAD", folder=folder).decode().splitlines()
         if not around:
             return head
         reason = f"it is {around} of another repository"
     except UserError as error:
         reason = str(error)
-    say(f"The commit of {ROOT} is unknown ({reason}); runs are told apart by the digest of their code alone.")
+    say(f"The commit of {folder} is unknown ({reason}); runs are told apart by the digest of their code alone.")
     return "unknown"
 
 

@@ -146,8 +146,8 @@ def finished_run(config: Config, card: Card, evaluated: bool) -> "Run | None":
         wanted.append("metrics.test_accuracy >= 0")
     place = store.experiment(config.tracking, client)
     found = client.search_runs([place], " AND ".join(["attributes.status = 'FINISHED'", *wanted]))  # the latest first
-    same = [run for run in found if run.data.tags.get("environment", "none") == environment]
-    run = next((run for run in same if UNFINISHED not in run.data.tags), None)
+    found = [run for run in found if run.data.tags.get("environment", "none") == environment]
+    run = next((run for run in found if UNFINISHED not in run.data.tags), None)
     if run is None:
         return None
     if run.data.tags.get("mlflow.parentRunId") != parent:

@@ -26,7 +26,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from fashion_mnist.checks import checked, unknown_key
 from fashion_mnist.config import CONF
-from fashion_mnist.errors import UserError
+from fashion_mnist.errors import UserError, make_streams_last
 
 FLAGS = get_args_parser()._option_string_actions  # Hydra's own, such as "--cfg" and "-c"
 SWITCHES = {"--check-only": "check_only", "--checkout": "checkout"}  # which need no value
@@ -192,6 +192,7 @@ def commented_keys(file: Path, prefix: str) -> list[str]:
 @contextlib.contextmanager
 def explained(primary: str = "config") -> Iterator[None]:
     """Ends the process with one sentence where something fails that the user can mend; else the traceback is shown."""
+    make_streams_last()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers ask for an end by it, as people by Ctrl-C
     try:
         yield

@@ -30,14 +30,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from fashion_mnist.cli import as_overrides, compose, explained
 from fashion_mnist.config import BUILT, TRIED, Config, TrackingConfig
 from fashion_mnist.data import pictures
 from fashion_mnist.data.dataset import CLASS_NAMES
-from fashion_mnist.errors import UserError, progress, say
+from fashion_mnist.errors import UserError, progress, say, terminal
 from fashion_mnist.files import write_figure
 from fashion_mnist.startup import import_tensorflow
 from fashion_mnist.tracking import store
@@ -162,7 +161,7 @@ def load(address: str, tracking: TrackingConfig) -> Model:
 
 def show(files: Sequence[Path], probabilities: np.ndarray, as_json: bool, model_name: str) -> None:
     """Prints each picture's class and the three classes that are most probable, and whose word that is."""
-    table = Table("picture", "class", "most probable", caption=f"model: {model_name}")
+    table = Table(Column("picture", overflow="fold"), "class", "most probable", caption=f"model: {model_name}")
     for file, row in zip(files, probabilities, strict=True):
         best = [(CLASS_NAMES[label], float(row[label])) for label in np.argsort(-row)[:3]]
         if as_json:
@@ -172,7 +171,7 @@ def show(files: Sequence[Path], probabilities: np.ndarray, as_json: bool, model_
         else:
             table.add_row(str(file), best[0][0], ", ".join(f"{name} {share:.1%}" for name, share in best))
     if not as_json:
-        Console().print(table)
+        terminal().print(table)
 
 
 def draw(target: Path, files: Sequence[Path], images: np.ndarray, probabilities: np.ndarray) -> None:

@@ -112,10 +112,6 @@ def read_dataset(folder: Path, validation: int = 0) -> Dataset:
     return Dataset(folder, read_card(folder), validation)
 
 
-def is_intact(folder: Path) -> bool:
-    return intact_card(folder) is not None
-
-
 def intact_card(folder: Path) -> Card | None:
     """The card of a complete prepared dataset; None if anything is missing, or does not agree with the rest."""
     try:

@@ -86,9 +86,7 @@ class Dataset:
         if self.kept == 0:
             return Split(images, labels), Split(images[:0], labels[:0])
         if self.kept >= len(labels):
-            raise UserError(
-                f"data.validation={self.kept} leaves nothing of the {len(labels)} training images to learn from."
-            )
+            raise UserError(f"data.validation={self.kept} leaves nothing of the {len(labels)} images to learn from.")
         chosen = stratified(labels, self.kept)
         return Split(images[~chosen], labels[~chosen]), Split(images[chosen], labels[chosen])
 

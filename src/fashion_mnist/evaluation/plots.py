@@ -9,7 +9,7 @@ RIGHT, WRONG = "tab:blue", "tab:red"  # as in the tutorials: blue titles for rig
 
 
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
-    """How often images of each class (row) were taken for each class (column), from int (classes, classes)."""
+    """How often images of each class (row) were taken for each class (column): `counts`, int (classes, classes)."""
     figure = Figure(figsize=(7.4, 6.4), layout="constrained")
     axes = figure.subplots()
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

@@ -25,7 +25,7 @@ from fashion_mnist.cli import compose
 from fashion_mnist.config import DataConfig
 from fashion_mnist.data import official
 from fashion_mnist.data import prepare as preparation
-from fashion_mnist.data.dataset import CARD, PARTS, Card, intact_card, load_part, read_card, read_dataset
+from fashion_mnist.data.dataset import CARD, CLASS_NAMES, PARTS, Card, intact_card, load_part, read_card, read_dataset
 from fashion_mnist.data.official import official_arrays
 from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import SourceUnavailableError, UserError
@@ -62,7 +62,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("prepared")
     drawn = prepare(SMALL, root).folder
     arrays = {part: np.array(load_part(drawn, read_card(drawn), part)) for part in PARTS}
-    about = {"name": "fashion_mnist", "source": official.HOME, "license": official.LICENSE}
+    about = {"name": "fashion_mnist", "source": official.HOME, "license": official.LICENSE, "class_names": CLASS_NAMES}
     preparation.write(root / "fashion_mnist", arrays, about)
     return root
 
@@ -141,7 +141,7 @@ def test_a_change_between_preparing_and_reading_is_refused(drawn: Path) -> None:
 def test_other_images_in_the_place_of_the_real_ones_are_refused(drawn: Path, without_source: Path) -> None:
     """All digests of the folder agree with one another, though not with the official ones."""
     arrays = {part: 255 - load_part(drawn, read_card(drawn), part) for part in PARTS}
-    about = {"name": "fashion_mnist", "source": official.HOME, "license": official.LICENSE}
+    about = {"name": "fashion_mnist", "source": official.HOME, "license": official.LICENSE, "class_names": CLASS_NAMES}
     preparation.write(without_source, arrays, about)
     with pytest.raises(SourceUnavailableError, match="holds other images, and cannot be prepared again"):
         prepare(NOBODY_TO_ASK, without_source.parent)

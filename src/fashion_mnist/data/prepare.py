@@ -97,9 +97,9 @@ def keep_or_make(folder: Path, wanted: dict[str, Any], make: Callable[[], tuple[
     with alone_in(folder.parent):
         if is_ready():  # another process was quicker
             return folder
-        found = (
-            "" if not folder.exists() else "holds other images" if intact_card(folder) else "was changed after fetch"
-        )
+        found = ""
+        if folder.exists():
+            found = "holds other images" if intact_card(folder) else "was changed after fetch"
         try:
             arrays, about = make()
         except UserError as error:

@@ -80,9 +80,7 @@ def evaluate_model(config: Config, dataset: Dataset) -> dict[str, float]:
 
 def add_evaluation(config: Config, card: Card, metrics: dict[str, float], run: Outbox) -> None:
     if run.tags.get("model_digest") != lineage.file_digest(config.model_file):
-        raise UserError(
-            f"another run has replaced {config.model_file} meanwhile; give each of them a folder: output_dir=..."
-        )
+        raise UserError(f"another run has replaced {config.model_file} meanwhile; give each a folder: output_dir=...")
     run.measure(metrics, of_model=True)
     for file in sorted((config.folder("plots") / "test").iterdir()):
         run.add(file, "plots")

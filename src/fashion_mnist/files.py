@@ -53,10 +53,8 @@ def is_alive(process: str) -> bool:
     """Whether there is a process with this number; what else a name may hold counts as alive."""
     try:
         os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except (ValueError, OverflowError, PermissionError):
-        return True
+    except (ValueError, OverflowError, OSError) as error:
+        return not isinstance(error, ProcessLookupError)
     return True
 
 
@@ -93,21 +91,16 @@ def lock_of(*what: str) -> FileLock:
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Waits until no other process is at work in a folder, which need not exist yet, and tidies it."""
-    lock = lock_of("folder", str(folder.resolve()))
-    try:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            say(f"Waiting for another process that is at work in {folder}.")
-            lock.acquire()
-    except OSError:  # no lock can be had here: the same work may be done twice then, but never half
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # no lock can be had: the same work may be done twice then, but never half
+            lock = lock_of("folder", str(folder.resolve()))
+            try:
+                held.enter_context(lock.acquire(timeout=0))
+            except Timeout:
+                say(f"Waiting for another process that is at work in {folder}.")
+                held.enter_context(lock)
+            remove_unfinished(folder)
         yield
-        return
-    try:
-        remove_unfinished(folder)
-        yield
-    finally:
-        lock.release()
 
 
 def tidy(folder: Path) -> None:

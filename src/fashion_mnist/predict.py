@@ -4,7 +4,7 @@ usage: python -m fashion_mnist.predict PICTURE... [model=VARIANT | run=ID | mode
        [--picture FILE] [key=value ...]
 
 A PICTURE is a file, or a folder with all pictures in it and below. It may have any size, be coloured or grey, and the
-garment may be light on dark or dark on light: the edge of the picture tells which.
+garment may be lighter or darker than what lies behind it, or cut out. What stands out from nothing is skipped.
 
   model=cnn           the variant (default: mlp) as it was tried last, in outputs/, or else as `dvc repro` built it; or
                       a model of MLflow's registry: model=models:/name@alias
@@ -25,6 +25,7 @@ import re
 import shlex
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,8 +179,11 @@ def draw(target: Path, files: Sequence[Path], images: np.ndarray, probabilities:
     """Draws the first forty images as the model sees them."""
     from fashion_mnist.evaluation import plots
 
-    names = [f"{CLASS_NAMES[row.argmax()]} {row.max():.0%}" for row in probabilities]
-    write_figure(plots.sheet(images, [f"{file.name}\n{name}" for file, name in zip(files, names, strict=True)]), target)
+    titles = [
+        f"{textwrap.fill(file.name, 17)}\n{CLASS_NAMES[row.argmax()]} {row.max():.0%}"
+        for file, row in zip(files, probabilities, strict=True)
+    ]
+    write_figure(plots.sheet(images, titles), target)
 
 
 def main() -> None:

@@ -60,7 +60,7 @@ class Card:
 
 def read_card(folder: Path) -> Card:
     try:
-        content = json.loads((folder / CARD).read_text())
+        content = json.loads((folder / CARD).read_text(encoding="utf-8"))
         return Card(**{**content, "class_names": tuple(content["class_names"])})
     except FileNotFoundError:
         raise UserError(f"there is no dataset in {folder}; python -m fashion_mnist.fetch prepares it.") from None

@@ -12,6 +12,7 @@ import numpy as np
 from fashion_mnist.config import DataConfig
 from fashion_mnist.data.dataset import Arrays
 from fashion_mnist.errors import UserError
+from fashion_mnist.files import home
 
 HOME = "https://github.com/zalandoresearch/fashion-mnist"
 LICENSE = "MIT, Copyright 2017 Zalando SE"
@@ -54,7 +55,7 @@ def official_arrays(config: DataConfig) -> Arrays:
         from fashion_mnist.data.download import download  # a folder with all files needs none of its libraries
 
         # Where `keras.datasets.fashion_mnist.load_data()` keeps the same four files.
-        folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "datasets" / "fashion-mnist"
+        folder = Path(os.environ.get("KERAS_HOME") or home() / ".keras") / "datasets" / "fashion-mnist"
         download({name: digest for name, digest, _ in OFFICIAL.values()}, folder, config.mirrors, config.timeout)
     contents = {part: (folder / name).read_bytes() for part, (name, _, _) in OFFICIAL.items()}
     refuse_strangers(folder, contents)

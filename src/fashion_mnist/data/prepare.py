@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 from rich.panel import Panel
 
 from fashion_mnist.config import DataConfig
@@ -28,7 +27,7 @@ from fashion_mnist.data.dataset import (
 )
 from fashion_mnist.data.official import DIGEST, HOME, LICENSE, official_arrays
 from fashion_mnist.data.synthetic import generate
-from fashion_mnist.errors import SourceUnavailableError, UserError, say
+from fashion_mnist.errors import SourceUnavailableError, UserError, say, terminal
 from fashion_mnist.files import alone_in, tidy, workplace, write_figure
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def prepare(config: DataConfig, root: str | Path) -> Dataset:
             raise
         reason = str(error).partition(";")[0]  # not the ways out, of which this is one
         text = f"{reason}.\n\nDrawn garments are used instead. Their accuracies say nothing about Fashion-MNIST."
-        Console(stderr=True).print(Panel(text, title="NOT Fashion-MNIST", style="bold red", padding=(1, 2)))
+        terminal(stderr=True).print(Panel(text, title="NOT Fashion-MNIST", style="bold red", padding=(1, 2)))
         folder = prepare_synthetic(config, Path(root))
     return read_dataset(folder, config.validation)
 
@@ -137,7 +136,7 @@ def write_files(folder: Path, arrays: Arrays, about: dict[str, Any]) -> None:
         (folder / f"{part}.npy").write_bytes(content)
         files[f"{part}.npy"] = {"sha256": hashlib.sha256(content).hexdigest(), "shape": list(arrays[part].shape)}
     card = Card(**about, files=files)
-    (folder / CARD).write_text(card.text)
+    (folder / CARD).write_text(card.text, encoding="utf-8")
     training = Split(arrays["train_images"], arrays["train_labels"])
     write_figure(samples(training, card.class_names, card.title), folder / SAMPLES)
 

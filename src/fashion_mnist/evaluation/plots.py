@@ -47,12 +47,13 @@ def predictions(
 
 
 def sheet(images: np.ndarray, titles: Sequence[str], heading: str = "", colors: Sequence[str] = ()) -> Figure:
-    """Images, uint8 (n, 28, 28), in rows of ten, each below its title of one or two lines.
+    """Images, uint8 (n, 28, 28), in rows of ten, each below its title.
 
     As many are shown as there are titles, and at most forty. The colors are those of the titles, or else black.
     """
     titles = titles[:40]
-    columns, cell, space, top = min(10, len(titles)), 1.1, 0.35, 0.4 if heading else 0.05  # inches
+    lines = max(2, 1 + max(title.count("\n") for title in titles))
+    columns, cell, space, top = min(10, len(titles)), 1.1, 0.35 + 0.14 * (lines - 2), 0.4 if heading else 0.05  # inches
     rows = -(-len(titles) // columns)
     figure = Figure(figsize=(columns * cell, rows * (cell + space) + top))
     figure.suptitle(heading, fontsize=11)

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, needs_real_data
 
+from fashion_mnist.cli import compose
+from fashion_mnist.config import TRIED
+
 README = ROOT / "README.md"
 PAGES = [README, *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("*/README.md"))]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -62,6 +65,21 @@ def test_the_map_names_every_folder_and_file_that_a_newcomer_sees() -> None:
         name.split("/")[2] + "/" for name in listed.splitlines() if name.startswith("src/") and name.count("/") > 2
     }:
         assert f"`{room}`" in content, room
+
+
+@pytest.mark.parametrize("experiment", [None, *sorted(file.stem for file in ROOT.glob("conf/experiment/*.yaml"))])
+def test_what_one_tries_does_not_touch_what_the_pipeline_built(experiment: str | None) -> None:
+    config = compose([f"experiment={experiment}"] if experiment else [])
+    for kind in ("models", "metrics", "plots", "predictions"):
+        assert config.folder(kind).is_relative_to(TRIED)
+
+
+def test_no_command_of_the_docs_writes_where_the_pipeline_builds() -> None:
+    """All of them write where the configurations above say, since none names another folder."""
+    lines = [line for page in PAGES for block in blocks(page) for line in block.splitlines()]
+    steps = [line for line in lines if "fashion_mnist" in line or "mlflow run" in line]
+    assert len(steps) > 20
+    assert not [line for line in steps if "output_dir" in line]
 
 
 @needs_real_data

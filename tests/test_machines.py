@@ -66,15 +66,3 @@ def test_help_needs_no_docstrings() -> None:
 def test_a_package_that_is_installed_without_conf_says_what_to_type(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "src/fashion_mnist", tmp_path / "site-packages/fashion_mnist")
     assert_one_sentence(run_step(PYTHONPATH=str(tmp_path / "site-packages")), "pip install -e .")
-
-
-def test_a_step_can_be_typed_with_the_code_of_this_very_folder(tmp_path: Path) -> None:
-    for name in ("src", "conf"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    step = tmp_path / "src/fashion_mnist/train.py"
-    step.write_text(step.read_text().replace("Trains one variant", "Trains another variant"))
-    for arguments, beginning in ((["train"], "Trains another variant"), ([], "The whole job in one process")):
-        process = subprocess.run(
-            [sys.executable, "src", *arguments, "--help"], capture_output=True, text=True, cwd=tmp_path
-        )
-        assert process.stdout.startswith(beginning), process.stderr

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fashion_mnist.cli import compose
 from fashion_mnist.errors import UserError
-from fashion_mnist.predict import parse, trained
+from fashion_mnist.predict import parse, show, trained
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +85,15 @@ def test_a_folder_is_told_picture_by_picture(shoe: np.ndarray, tiny_data: Path, 
     assert "broken.jpg" in process.stderr
     assert process.returncode == 1
     assert (empty_folder / "seen.png").stat().st_size > 5_000
+
+
+def test_long_names_of_pictures_stay_apart(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    folder = "a" * 70
+    files = [Path(f"{folder}/{name}/sale[new].png") for name in ("one", "two")]
+    show(files, np.eye(10)[:2], False, "model")
+    told = "".join(line.split("│")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("│"))
+    assert told == "".join(str(file) for file in files)
 
 
 def test_the_model_of_a_run_says_the_same_as_its_file(shoe: np.ndarray, tiny_data: Path, empty_folder: Path) -> None:

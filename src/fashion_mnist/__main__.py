@@ -3,12 +3,13 @@
 Gives one finished MLflow run with metrics, pictures and the model, and a summary that says where everything lies.
 """
 
-from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config
+from fashion_mnist.errors import terminal
 from fashion_mnist.evaluate import add_evaluation, evaluate_model
 from fashion_mnist.tracking.run import finished_run, opened, ready
 from fashion_mnist.tracking.store import ui
@@ -30,13 +31,13 @@ def summarize(config: Config, metrics: dict[str, float], run_id: str) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("test accuracy", f"[bold]{metrics['test_accuracy']:.4f}[/bold]")
+    table.add_row("test accuracy", Text(f"{metrics['test_accuracy']:.4f}", "bold"))
     table.add_row("test loss", f"{metrics['test_loss']:.4f}")
     table.add_row("model", str(config.model_file))
     table.add_row("pictures", str(config.folder("plots")))
     table.add_row("MLflow run", run_id)
     table.add_row("look at it", ui(config.tracking))
-    Console().print(Panel(table, title=config.variant, expand=False))
+    terminal().print(Panel(table, title=Text(config.variant), expand=False))
 
 
 if __name__ == "__main__":

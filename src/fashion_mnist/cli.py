@@ -3,7 +3,6 @@
 import ast
 import contextlib
 import errno
-import io
 import logging
 import os
 import re
@@ -28,7 +27,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from fashion_mnist.checks import checked, unknown_key
 from fashion_mnist.config import CONF
-from fashion_mnist.errors import UserError
+from fashion_mnist.errors import UserError, make_streams_last
 
 FLAGS = get_args_parser()._option_string_actions  # Hydra's own, such as "--cfg" and "-c"
 SWITCHES = {"--check-only": "check_only", "--checkout": "checkout"}  # which need no value
@@ -200,9 +199,8 @@ def commented_keys(file: Path, prefix: str) -> list[str]:
 @contextlib.contextmanager
 def explained(primary: str = "config") -> Iterator[None]:
     """Ends the process with one sentence where something fails that the user can mend; else the traceback is shown."""
+    make_streams_last()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers ask for an end by it, as people by Ctrl-C
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what the terminal cannot show is shown by its number
     try:
         Path.home()
     except RuntimeError:  # nobody knows this user, as in a container, and MLflow insists on a home

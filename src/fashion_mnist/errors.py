@@ -1,8 +1,9 @@
 """What users are told when something is not as it should be."""
 
+import io
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import track
@@ -18,6 +19,31 @@ class SourceUnavailableError(UserError):
     """No source of the dataset could be reached; `data=auto` falls back on this error and on no other."""
 
 
+class Lasting(io.FileIO):
+    """Where a stream ends; it goes on when its reader, such as `head`, has gone."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return memoryview(data).nbytes
+
+
+def make_streams_last() -> None:
+    """Lets neither a closed pipe end a training, nor a letter that the terminal does not know."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is getattr(sys, f"__{name}__") and stream is not None:  # not what a test or notebook put there
+            buffer = io.BufferedWriter(Lasting(stream.fileno(), "w", closefd=False))
+            lasting = io.TextIOWrapper(buffer, stream.encoding, "backslashreplace", line_buffering=True)
+            setattr(sys, name, lasting)
+
+
+def terminal(stderr: bool = False) -> Console:
+    """Shows texts, which may be other people's, as they are: square brackets and all."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
 def say(sentence: str) -> None:
     """Tells what is going on, apart from results, which go to stdout."""
     print(sentence, file=sys.stderr)
@@ -25,7 +51,7 @@ def say(sentence: str) -> None:
 
 def progress(items: Sequence[Item], description: str) -> Iterator[Item]:
     """The items, with a progress bar on stderr where there are many and somebody looks."""
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     return iter(track(items, description, console=console, disable=len(items) < 20 or not console.is_terminal))
 
 

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config
 from fashion_mnist.data.dataset import Card, Dataset
-from fashion_mnist.errors import UserError
+from fashion_mnist.errors import UserError, terminal
 from fashion_mnist.evaluation.metrics import confusion, per_class_table, prediction_costs, summarize
 from fashion_mnist.evaluation.predictions import write_predictions
 from fashion_mnist.files import write_figure, write_metrics, write_table
@@ -80,9 +79,7 @@ def evaluate_model(config: Config, dataset: Dataset) -> dict[str, float]:
 
 def add_evaluation(config: Config, card: Card, metrics: dict[str, float], run: Outbox) -> None:
     if run.tags.get("model_digest") != lineage.file_digest(config.model_file):
-        raise UserError(
-            f"another run has replaced {config.model_file} meanwhile; give each of them a folder: output_dir=..."
-        )
+        raise UserError(f"another run has replaced {config.model_file} meanwhile; give each a folder: output_dir=...")
     run.measure(metrics, of_model=True)
     for file in sorted((config.folder("plots") / "test").iterdir()):
         run.add(file, "plots")
@@ -108,7 +105,7 @@ def show(title: str, metrics: dict[str, float], per_class: Sequence[dict]) -> No
         table.add_column(column, justify="left" if column in ("class", "most often taken for") else "right")
     for row in per_class:
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console().print(table)
+    terminal().print(table)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 Nothing is done when the prepared dataset is already there, unharmed.
 """
 
-from rich.console import Console
-
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config
 from fashion_mnist.data.prepare import prepare
@@ -17,7 +15,7 @@ def fetch(config: Config) -> None:
     card = dataset.card
     counts = " + ".join(f"{card.files[f'{split}_labels.npy']['shape'][0]:,} {split}" for split in ("train", "test"))
     summary = f"{card.title}: {counts} images in {dataset.folder} (digest {card.digest})."
-    Console().print(summary, highlight=False, soft_wrap=True)
+    print(summary)
     store.label_step(config.tracking, f"fetch {card.name}", summary)
 
 

@@ -53,10 +53,8 @@ def is_alive(process: str) -> bool:
     """Whether there is a process with this number; what else a name may hold counts as alive."""
     try:
         os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except (ValueError, OverflowError, PermissionError):
-        return True
+    except (ValueError, OverflowError, OSError) as error:
+        return not isinstance(error, ProcessLookupError)
     return True
 
 
@@ -69,15 +67,23 @@ def write_figure(figure: "Figure", file: Path) -> None:
 def write_metrics(file: Path, metrics: Mapping[str, float]) -> None:
     """Writes named numbers, for `dvc metrics`."""
     with complete(file) as partial:
-        partial.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+        partial.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_table(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes rows with the same keys, for `dvc plots` and spreadsheets."""
-    with complete(file) as partial, partial.open("w", newline="") as opened:
+    with complete(file) as partial, partial.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.DictWriter(opened, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def home() -> Path:
+    """The person's own folder, or where there is none, as in many a container, that for temporary files."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(tempfile.gettempdir())
 
 
 def lock_of(*what: str) -> FileLock:
@@ -86,28 +92,23 @@ def lock_of(*what: str) -> FileLock:
     Its file lies in the folder for temporary files, since it could not be removed without a race, and named after the
     person too, since it belongs to whoever made it.
     """
-    name = hashlib.sha256("\n".join([str(Path.home()), *what]).encode()).hexdigest()[:16]
+    name = hashlib.sha256("\n".join([str(home()), *what]).encode()).hexdigest()[:16]
     return FileLock(Path(tempfile.gettempdir()) / f"fashion-mnist-{name}.lock")
 
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Waits until no other process is at work in a folder, which need not exist yet, and tidies it."""
-    lock = lock_of("folder", str(folder.resolve()))
-    try:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            say(f"Waiting for another process that is at work in {folder}.")
-            lock.acquire()
-    except OSError:  # no lock can be had here: the same work may be done twice then, but never half
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # no lock can be had: the same work may be done twice then, but never half
+            lock = lock_of("folder", str(folder.resolve()))
+            try:
+                held.enter_context(lock.acquire(timeout=0))
+            except Timeout:
+                say(f"Waiting for another process that is at work in {folder}.")
+                held.enter_context(lock)
+            remove_unfinished(folder)
         yield
-        return
-    try:
-        remove_unfinished(folder)
-        yield
-    finally:
-        lock.release()
 
 
 def tidy(folder: Path) -> None:
@@ -134,7 +135,7 @@ def prefix() -> str:
 
     Whoever cannot see the same lock, on another machine or as another person, must not take it for left behind.
     """
-    domain = f"{platform.node()} {Path.home()} {tempfile.gettempdir()}"
+    domain = f"{platform.node()} {home()} {tempfile.gettempdir()}"
     return f".unfinished-{hashlib.sha256(domain.encode()).hexdigest()[:8]}-"
 
 
@@ -148,6 +149,6 @@ def digest_here(*what: str) -> str:
     with lock_of("id", str(file.absolute())):
         if not file.is_file():
             with complete(file) as partial:
-                partial.write_text(uuid.uuid4().hex)
-    parts = [file.read_text(), str(FOLDER.absolute()), *what]
+                partial.write_text(uuid.uuid4().hex, encoding="utf-8")
+    parts = [file.read_text(encoding="utf-8"), str(FOLDER.absolute()), *what]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

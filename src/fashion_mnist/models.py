@@ -22,21 +22,17 @@ SECONDS_FOR_AN_ANSWER = 10
 def mlp(name: str, hidden: Sequence[int], activation: str, dropout: float = 0.0, l2: float = 0.0) -> keras.Model:
     """A multilayer perceptron; with `hidden=[128]`, the network of https://www.tensorflow.org/tutorials/keras/classification.
 
-    Args:
-        name: the model's name.
-        hidden: neurons of each hidden layer; without any, the model is multinomial logistic regression.
-        activation: of the hidden layers.
-        dropout: share of neurons of each hidden layer dropped in training (Srivastava et al., 2014,
-            https://jmlr.org/papers/v15/srivastava14a.html).
-        l2: how much the squares of the hidden layers' weights add to the loss.
+    `hidden` holds the neurons of each hidden layer; without any, the model is multinomial logistic regression. A share
+    `dropout` of them is dropped in training (Srivastava et al., 2014, https://jmlr.org/papers/v15/srivastava14a.html).
+    `l2` is how much the squares of the hidden layers' weights add to the loss.
     """
-    hidden_layers: list[keras.Layer] = []
+    stack = [*raw_pixels(), layers.Flatten()]
     for neurons in hidden:
         penalty = keras.regularizers.L2(l2) if l2 else None
-        hidden_layers.append(layers.Dense(neurons, activation, kernel_regularizer=penalty))
+        stack.append(layers.Dense(neurons, activation, kernel_regularizer=penalty))
         if dropout:
-            hidden_layers.append(layers.Dropout(dropout))
-    return keras.Sequential([*raw_pixels(), layers.Flatten(), *hidden_layers, probabilities()], name=name)
+            stack.append(layers.Dropout(dropout))
+    return keras.Sequential([*stack, probabilities()], name=name)
 
 
 def cnn(
@@ -51,46 +47,28 @@ def cnn(
 ) -> keras.Model:
     """Blocks of convolutions and one pooling, after LeNet-5 (LeCun et al., 1998, https://doi.org/10.1109/5.726791).
 
-    Args:
-        name: the model's name.
-        filters: filters of each block; the first of at most four halves the image's side, and so does each other.
-        kernel_size: side of the square kernels, in pixels.
-        dropout: share of features dropped after all blocks in training.
-        hidden: neurons of each hidden layer after the blocks.
-        activation: of the convolutional and hidden layers.
-        convolutions: of each block, one after the other; two, as in VGG (https://arxiv.org/abs/1409.1556).
-        block_dropout: share of features dropped after each block in training.
+    Each block, of at most four, has so many filters in each of its `convolutions` (two, as in VGG,
+    https://arxiv.org/abs/1409.1556), with square kernels of `kernel_size` pixels a side, and halves the image's side.
+    Hidden layers of so many neurons follow. In training, a share `block_dropout` of the features is dropped after each
+    block, and a share `dropout` after all of them.
     """
-    blocks: list[keras.Layer] = []
+    stack = [*raw_pixels(), layers.Reshape((*IMAGE_SHAPE, 1))]
     for count in filters:
-        blocks += [
-            layers.Conv2D(count, kernel_size, padding="same", activation=activation) for _ in range(convolutions)
-        ]
-        blocks.append(layers.MaxPooling2D())
+        for _ in range(convolutions):
+            stack.append(layers.Conv2D(count, kernel_size, padding="same", activation=activation))
+        stack.append(layers.MaxPooling2D())
         if block_dropout:
-            blocks.append(layers.Dropout(block_dropout))
-    return keras.Sequential(
-        [
-            *raw_pixels(),
-            layers.Reshape((*IMAGE_SHAPE, 1)),
-            *blocks,
-            layers.Flatten(),
-            layers.Dropout(dropout),
-            *(layers.Dense(neurons, activation) for neurons in hidden),
-            probabilities(),
-        ],
-        name=name,
-    )
+            stack.append(layers.Dropout(block_dropout))
+    stack += [layers.Flatten(), layers.Dropout(dropout)]
+    stack += [layers.Dense(neurons, activation) for neurons in hidden]
+    return keras.Sequential([*stack, probabilities()], name=name)
 
 
 def resnet(name: str, filters: Sequence[int], blocks: int, activation: str) -> keras.Model:
     """A residual network for small images (He et al., 2016, section 4.2, https://arxiv.org/abs/1512.03385).
 
-    Args:
-        name: the model's name.
-        filters: filters of each stage; every stage after the first halves the image's side.
-        blocks: residual blocks, of two convolutions each, in each stage.
-        activation: after each batch normalisation.
+    Each stage has so many filters, and `blocks` residual blocks of two convolutions each; every stage after the first
+    halves the image's side.
     """
 
     def convolution(features, count: int, kernel_size: int, stride: int):
@@ -115,14 +93,10 @@ def resnet(name: str, filters: Sequence[int], blocks: int, activation: str) -> k
 def transfer(name: str, backbone: str, weights: str, side: int, dropout: float) -> keras.Model:
     """A network that knows photographs, and a last layer of our own (https://keras.io/guides/transfer_learning).
 
-    The backbone is frozen; `trainer.frozen_epochs` says when it learns too.
-
-    Args:
-        name: the model's name.
-        backbone: a class of `keras.applications` that takes pixels from 0 to 255.
-        weights: `imagenet` for Keras's, from its cache or else downloaded; a file with such; or `random`.
-        side: the images are enlarged to so many pixels each way.
-        dropout: share of the backbone's features dropped in training.
+    The backbone, a class of `keras.applications` that takes pixels from 0 to 255, is frozen; `trainer.frozen_epochs`
+    says when it learns too. Its weights are `imagenet` for Keras's, from its cache or else downloaded; a file with
+    such; or `random`. The images are enlarged to `side` pixels each way, and a share `dropout` of the backbone's
+    features is dropped in training.
     """
     inputs = keras.Input(IMAGE_SHAPE, dtype="uint8")
     grey = layers.Resizing(side, side)(layers.Reshape((*IMAGE_SHAPE, 1))(inputs))

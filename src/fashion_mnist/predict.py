@@ -4,7 +4,7 @@ usage: python -m fashion_mnist.predict PICTURE... [model=VARIANT | run=ID | mode
        [--picture FILE] [key=value ...]
 
 A PICTURE is a file, or a folder with all pictures in it and below. It may have any size, be coloured or grey, and the
-garment may be light on dark or dark on light: the edge of the picture tells which.
+garment may be lighter or darker than what lies behind it, or cut out. What stands out from nothing is skipped.
 
   model=cnn           the variant (default: mlp) as it was tried last, in outputs/, or else as `dvc repro` built it; or
                       a model of MLflow's registry: model=models:/name@alias
@@ -25,19 +25,19 @@ import re
 import shlex
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from fashion_mnist.cli import as_overrides, compose, explained
 from fashion_mnist.config import BUILT, TRIED, Config, TrackingConfig
 from fashion_mnist.data import pictures
 from fashion_mnist.data.dataset import CLASS_NAMES
-from fashion_mnist.errors import UserError, progress, say
+from fashion_mnist.errors import UserError, progress, say, terminal
 from fashion_mnist.files import write_figure
 from fashion_mnist.startup import import_tensorflow
 from fashion_mnist.tracking import store
@@ -162,7 +162,7 @@ def load(address: str, tracking: TrackingConfig) -> Model:
 
 def show(files: Sequence[Path], probabilities: np.ndarray, as_json: bool, model_name: str) -> None:
     """Prints each picture's class and the three classes that are most probable, and whose word that is."""
-    table = Table("picture", "class", "most probable", caption=f"model: {model_name}")
+    table = Table(Column("picture", overflow="fold"), "class", "most probable", caption=f"model: {model_name}")
     for file, row in zip(files, probabilities, strict=True):
         best = [(CLASS_NAMES[label], float(row[label])) for label in np.argsort(-row)[:3]]
         if as_json:
@@ -172,15 +172,18 @@ def show(files: Sequence[Path], probabilities: np.ndarray, as_json: bool, model_
         else:
             table.add_row(str(file), best[0][0], ", ".join(f"{name} {share:.1%}" for name, share in best))
     if not as_json:
-        Console().print(table)
+        terminal().print(table)
 
 
 def draw(target: Path, files: Sequence[Path], images: np.ndarray, probabilities: np.ndarray) -> None:
     """Draws the first forty images as the model sees them."""
     from fashion_mnist.evaluation import plots
 
-    names = [f"{CLASS_NAMES[row.argmax()]} {row.max():.0%}" for row in probabilities]
-    write_figure(plots.sheet(images, [f"{file.name}\n{name}" for file, name in zip(files, names, strict=True)]), target)
+    titles = [
+        f"{textwrap.fill(file.name, 17)}\n{CLASS_NAMES[row.argmax()]} {row.max():.0%}"
+        for file, row in zip(files, probabilities, strict=True)
+    ]
+    write_figure(plots.sheet(images, titles), target)
 
 
 def main() -> None:

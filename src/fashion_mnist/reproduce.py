@@ -10,14 +10,14 @@ trains nothing: 0 nothing differs, 4 something does.
 
 import sys
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config, ReproduceConfig
 from fashion_mnist.data.dataset import Dataset
 from fashion_mnist.data.prepare import prepare
-from fashion_mnist.errors import UserError
+from fashion_mnist.errors import UserError, terminal
 from fashion_mnist.evaluate import add_evaluation, evaluate_model
 from fashion_mnist.reproduction import original
 from fashion_mnist.reproduction.outcome import outcome_of, record
@@ -56,8 +56,7 @@ def reproduce(config: ReproduceConfig) -> None:
         )
     outcome = outcome_of(client, run, made, config.tolerance)
     record(client, run, again, outcome)
-    words = f"[bold]{outcome.word}[/bold]: {outcome.sentence}\nResults in {settings.output_dir}, MLflow run {again}"
-    Console().print(words, highlight=False, soft_wrap=True)
+    print(f"{outcome.word}: {outcome.sentence}\nResults in {settings.output_dir}, MLflow run {again}")
     sys.exit(EXIT_CODES[outcome.word])
 
 
@@ -76,8 +75,8 @@ def show_origins(origins: list[original.Origin], name: str) -> None:
     for heading in ("", "the run", "here", ""):
         table.add_column(heading, overflow="fold")
     for row in origins:
-        table.add_row(row.what, row.there, row.here, "[bold red]differs[/bold red]" if row.differs else "same")
-    Console().print(table)
+        table.add_row(row.what, row.there, row.here, Text("differs", "bold red") if row.differs else "same")
+    terminal().print(table)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ A training goes on when its tracking server is away, and keeps what it has to sa
 goes to the store that it was meant for; what is sent twice arrives once.
 """
 
-from rich.console import Console
-
 from fashion_mnist.cli import main
 from fashion_mnist.config import SyncConfig, TrackingConfig
 from fashion_mnist.errors import UserError, reason_of
@@ -35,12 +33,12 @@ def sync(config: SyncConfig) -> None:
         except Exception as error:  # whatever it is: other stores may answer
             stays[uri] = reason_of(error)
     for run_id in sent:
-        Console().print(f"Run {run_id} has been told everything.", highlight=False, soft_wrap=True)
+        print(f"Run {run_id} has been told everything.")
     if stays:
         reasons = "; ".join(f"{what}: {reason}" for what, reason in stays.items())
         raise UserError(f"not everything could be sent; try again later, or delete what is to be given up: {reasons}")
     if not sent:
-        Console().print("Everything has been sent.", highlight=False)
+        print("Everything has been sent.")
     store.label_step(config.tracking, "sync", f"Sent what {len(sent)} runs were still to be told.")
 
 

@@ -5,8 +5,6 @@ Fetches the dataset first when it is missing. `-m` with several values trains ev
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config
 from fashion_mnist.data.dataset import SAMPLES, Dataset
@@ -28,7 +26,7 @@ def train(config: Config) -> str:
     with opened(config, dataset) as (model, run, checkpoint):
         train_model(model, config, dataset, run, checkpoint)
     place = f"model in {config.model_file}, MLflow run {run.run_id}"
-    Console().print(f"{config.variant}: {place}", highlight=False, soft_wrap=True)
+    print(f"{config.variant}: {place}")
     return run.run_id
 
 

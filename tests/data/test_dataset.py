@@ -15,7 +15,7 @@ from fashion_mnist.data.dataset import (
     PARTS,
     SAMPLES,
     Card,
-    is_intact,
+    intact_card,
     load_part,
     read_card,
     read_dataset,
@@ -190,18 +190,18 @@ def test_a_damaged_card_is_named(content: bytes, folder: Path) -> None:
     (folder / CARD).write_bytes(content)
     with pytest.raises(UserError, match=rf"{CARD} is damaged; delete .*"):
         read_card(folder)
-    assert not is_intact(folder)
+    assert not intact_card(folder)
 
 
 @pytest.mark.parametrize("files", [None, [], {}, {"train_images.npy": None}, {"train_images.npy": "digest"}], ids=str)
 def test_a_card_without_digests_is_no_proof(files: object, folder: Path) -> None:
     content = json.loads((folder / CARD).read_text())
     (folder / CARD).write_text(json.dumps({**content, "files": files}))
-    assert not is_intact(folder)
+    assert not intact_card(folder)
 
 
 def test_intact_is_what_was_prepared(prepared: Path) -> None:
-    assert is_intact(prepared)
+    assert intact_card(prepared)
 
 
 def test_the_digest_of_the_dataset_changes_with_each_file(prepared: Path) -> None:

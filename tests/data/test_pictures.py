@@ -204,4 +204,4 @@ def test_folders_are_looked_through_once_and_what_is_left_out_is_counted(
     (tmp_path / "linked").symlink_to(tmp_path / "below")
     found = [file.relative_to(tmp_path).as_posix() for file in pictures.files_of([tmp_path])]
     assert sorted(file.rpartition("/")[2] for file in found) == ["a.png", "b.JPG"]
-    assert "left out: 2 files" in capsys.readouterr().err
+    assert "ends so: 1 x .heic, 1 x .txt" in capsys.readouterr().err

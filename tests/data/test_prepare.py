@@ -17,7 +17,7 @@ import pytest
 from conftest import needs_real_data
 
 from fashion_mnist.config import DataConfig
-from fashion_mnist.data.dataset import CARD, CLASS_NAMES, PARTS, SAMPLES, is_intact, load_part, read_card
+from fashion_mnist.data.dataset import CARD, CLASS_NAMES, PARTS, SAMPLES, intact_card, load_part, read_card
 from fashion_mnist.data.official import DIGEST, OFFICIAL
 from fashion_mnist.data.prepare import prepare, replace_folder
 from fashion_mnist.errors import SourceUnavailableError, UserError
@@ -141,7 +141,7 @@ def test_other_sizes_or_another_seed_replace_what_lies_there(change: dict, root:
     before = digests(root / "synthetic")
     config = replace(SYNTHETIC, **change)
     folder = prepare(config, root).folder
-    assert is_intact(folder)
+    assert intact_card(folder)
     assert len(load_part(folder, read_card(folder), "train_images")) == config.train_images
     assert len(load_part(folder, read_card(folder), "test_images")) == config.test_images
     assert digests(folder) != before

@@ -25,7 +25,7 @@ from fashion_mnist.cli import compose
 from fashion_mnist.config import DataConfig
 from fashion_mnist.data import official
 from fashion_mnist.data import prepare as preparation
-from fashion_mnist.data.dataset import CARD, PARTS, Card, is_intact, load_part, read_card, read_dataset
+from fashion_mnist.data.dataset import CARD, CLASS_NAMES, PARTS, Card, intact_card, load_part, read_card, read_dataset
 from fashion_mnist.data.official import official_arrays
 from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import SourceUnavailableError, UserError
@@ -62,7 +62,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("prepared")
     drawn = prepare(SMALL, root).folder
     arrays = {part: np.array(load_part(drawn, read_card(drawn), part)) for part in PARTS}
-    about = {"name": "fashion_mnist", "source": official.HOME, "license": official.LICENSE}
+    about = {"name": "fashion_mnist", "source": official.HOME, "license": official.LICENSE, "class_names": CLASS_NAMES}
     preparation.write(root / "fashion_mnist", arrays, about)
     return root
 
@@ -141,7 +141,7 @@ def test_a_change_between_preparing_and_reading_is_refused(drawn: Path) -> None:
 def test_other_images_in_the_place_of_the_real_ones_are_refused(drawn: Path, without_source: Path) -> None:
     """All digests of the folder agree with one another, though not with the official ones."""
     arrays = {part: 255 - load_part(drawn, read_card(drawn), part) for part in PARTS}
-    about = {"name": "fashion_mnist", "source": official.HOME, "license": official.LICENSE}
+    about = {"name": "fashion_mnist", "source": official.HOME, "license": official.LICENSE, "class_names": CLASS_NAMES}
     preparation.write(without_source, arrays, about)
     with pytest.raises(SourceUnavailableError, match="holds other images, and cannot be prepared again"):
         prepare(NOBODY_TO_ASK, without_source.parent)
@@ -377,7 +377,7 @@ def test_a_second_process_waits_and_does_not_do_the_work_again(
         monkeypatch.setattr(preparation, "generate", None)  # would fail if it were called
         folder = prepare(compose(SEVERAL).data, empty_folder / "root").folder
         first.wait(60)
-    assert is_intact(folder)
+    assert intact_card(folder)
     assert capsys.readouterr().err == f"Waiting for another process that is at work in {folder.parent}.\n"
 
 
@@ -426,5 +426,5 @@ def test_a_lock_that_cannot_be_had_breaks_nothing(drawn: Path, monkeypatch: pyte
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "no" / "such" / "folder"))
     os.mkfifo(tmp_path / "no")
     changed = replace(SMALL, drawing_seed=1)
-    assert is_intact(prepare(changed, drawn.parent).folder)
+    assert intact_card(prepare(changed, drawn.parent).folder)
     assert list(drawn.parent.iterdir()) == [drawn]

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
 from fashion_mnist.comparison.groups import Comparison, Group, Verdict
 from fashion_mnist.comparison.trainings import Training
 from fashion_mnist.data.dataset import CLASS_NAMES
+from fashion_mnist.errors import terminal
 from fashion_mnist.files import complete, write_table
 from fashion_mnist.training.history import by_epoch
 
@@ -28,7 +28,6 @@ COSTS = {  # each with its heading, and with the unit and the digits that it is 
     "prediction_microseconds": ("prediction µs", 1, 1),
 }
 Cells = list[tuple[str, str]]  # headings and texts, from left to right
-MARKUP = str.maketrans("<>|`", "    ")  # names of runs are anybody's, and go into Markdown
 LEGEND = (
     "Mean ± sample standard deviation over n seeds; 95 %: interval over seeds and test images. F1: macro. ECE: "
     "expected calibration error. MFLOP: million floating-point operations for one image. Times, of a training and of "
@@ -39,7 +38,7 @@ LEGEND = (
 
 def show(comparison: Comparison, files: Sequence[Path]) -> None:
     """Prints two tables, which fit a terminal of 80 characters where Markdown's one would not, and what they say."""
-    console = Console()
+    console = terminal()
     of_costs = partial(costs, comparison)
     for title, cells in ((f"Accuracy on {tested_on(comparison)}", quality), ("What they cost", of_costs)):
         table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
@@ -51,7 +50,7 @@ def show(comparison: Comparison, files: Sequence[Path]) -> None:
             table.add_row(*(text for _, text in (*names(comparison, group), *cells(group))))
         console.print(table)
     console.print(Markdown(in_words(comparison)))
-    console.print(f"\nReport: {', '.join(str(file) for file in files)}", highlight=False, soft_wrap=True)
+    console.print(f"\nReport: {', '.join(str(file) for file in files)}", soft_wrap=True)
 
 
 def write(comparison: Comparison, folder: Path, page: str) -> list[Path]:
@@ -205,7 +204,7 @@ def classes_apart(comparison: Comparison) -> str:
 def left_out(comparison: Comparison) -> list[str]:
     lines = []
     for run_id, name, reason in comparison.left_out[:MOST_LEFT_OUT]:
-        lines.append(f"{' '.join(name.translate(MARKUP).split())} ({run_id[:8]}): {reason}")
+        lines.append(f"`{' '.join(name.replace('`', ' ').split())}` ({run_id[:8]}): {reason}")
     more = len(comparison.left_out) - MOST_LEFT_OUT
     return [*lines, f"and {more} more, in the JSON report"] if more > 0 else lines
 

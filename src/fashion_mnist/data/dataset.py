@@ -60,7 +60,7 @@ class Card:
 
 def read_card(folder: Path) -> Card:
     try:
-        content = json.loads((folder / CARD).read_text())
+        content = json.loads((folder / CARD).read_text(encoding="utf-8"))
         return Card(**{**content, "class_names": tuple(content["class_names"])})
     except FileNotFoundError:
         raise UserError(f"there is no dataset in {folder}; python -m fashion_mnist.fetch prepares it.") from None
@@ -86,9 +86,7 @@ class Dataset:
         if self.kept == 0:
             return Split(images, labels), Split(images[:0], labels[:0])
         if self.kept >= len(labels):
-            raise UserError(
-                f"data.validation={self.kept} leaves nothing of the {len(labels)} training images to learn from."
-            )
+            raise UserError(f"data.validation={self.kept} leaves nothing of the {len(labels)} images to learn from.")
         chosen = stratified(labels, self.kept)
         return Split(images[~chosen], labels[~chosen]), Split(images[chosen], labels[chosen])
 
@@ -110,10 +108,6 @@ class Dataset:
 def read_dataset(folder: Path, validation: int = 0) -> Dataset:
     """The prepared dataset in a folder, with so many training images kept for validation."""
     return Dataset(folder, read_card(folder), validation)
-
-
-def is_intact(folder: Path) -> bool:
-    return intact_card(folder) is not None
 
 
 def intact_card(folder: Path) -> Card | None:

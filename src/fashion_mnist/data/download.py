@@ -24,53 +24,38 @@ Result = TypeVar("Result")
 
 
 def download(digests: dict[str, str], folder: Path, mirrors: list[str], timeout: float) -> None:
-    """Completes `folder`: files that are there with the right digest stay, the others are downloaded.
+    """Completes `folder`: files that are there with the right MD5 digest stay, the others are downloaded.
 
-    Args:
-        digests: the MD5 digest of each file, by name.
-        folder: where the files go.
-        mirrors: base addresses, tried in this order for each file.
-        timeout: seconds that a mirror has for its answer, and then for each piece of 64 KiB, before it is given up.
+    The mirrors' base addresses are tried in their order for each file. A mirror has `timeout` seconds for its answer,
+    and then for each piece of 64 KiB, before it is given up.
 
     Raises:
         SourceUnavailableError: a file could not be had from any mirror.
         UserError: `folder` cannot be written.
     """
-    if not missing(digests, folder):
-        return
     with alone_in(folder):
-        absent = missing(digests, folder)  # another process may have been quicker
-        if not absent:
+        missing = {name: digest for name, digest in digests.items() if not has_digest(folder / name, digest)}
+        if not missing:
             return
-        answering = reachable(mirrors, next(iter(absent)), timeout)
+        answering = reachable(mirrors, next(iter(missing)), timeout)
         if not answering:
             raise SourceUnavailableError(f"none of the {len(mirrors)} mirrors of Fashion-MNIST answers; {WAYS_OUT}.")
-        for name, digest in absent.items():
+        for name, digest in missing.items():
             download_one(name, digest, folder, answering, timeout)
 
 
-def missing(digests: dict[str, str], folder: Path) -> dict[str, str]:
-    """The files that are not there, or not with their digest."""
-    return {name: digest for name, digest in digests.items() if not has_digest(folder / name, digest)}
-
-
 def has_digest(file: Path, digest: str) -> bool:
-    """Whether a file is there and has this MD5 digest."""
     return file.is_file() and hashlib.md5(file.read_bytes()).hexdigest() == digest
 
 
 def reachable(mirrors: list[str], name: str, timeout: float) -> list[str]:
     """The mirrors that answer for a file within `timeout` seconds, in the given order; asked at the same time."""
     ask = partial(requests.head, timeout=timeout, allow_redirects=True)
-    answers = {mirror: in_background(partial(ask, address(mirror, name))) for mirror in mirrors}
-    wait(answers.values(), timeout)
-    done = {mirror: answer for mirror, answer in answers.items() if answer.done() and not answer.exception()}
-    return [mirror for mirror, answer in done.items() if answer.result().ok]
-
-
-def address(mirror: str, name: str) -> str:
-    """Where a mirror has a file."""
-    return f"{mirror.rstrip('/')}/{name}"
+    answers = {mirror: in_background(partial(ask, f"{mirror.rstrip('/')}/{name}")) for mirror in mirrors}
+    done, _ = wait(answers.values(), timeout)
+    return [
+        each for each, answer in answers.items() if answer in done and not answer.exception() and answer.result().ok
+    ]
 
 
 def in_background(work: Callable[[], Result]) -> Future[Result]:
@@ -92,19 +77,14 @@ def in_background(work: Callable[[], Result]) -> Future[Result]:
 
 
 def download_one(name: str, digest: str, folder: Path, mirrors: list[str], timeout: float) -> None:
-    """Downloads a file from the first mirror that delivers it.
-
-    Raises:
-        SourceUnavailableError: none does.
-        UserError: `folder` cannot be written.
-    """
+    """Downloads a file from the first mirror that delivers it."""
     reasons = []
     for mirror in mirrors:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with workplace(folder) as temporary:
                 file = Path(temporary) / name
-                receive(address(mirror, name), file, timeout)
+                receive(f"{mirror.rstrip('/')}/{name}", file, timeout)
                 if has_digest(file, digest):
                     file.replace(folder / name)
                     return
@@ -124,9 +104,7 @@ def download_one(name: str, digest: str, folder: Path, mirrors: list[str], timeo
 def receive(url: str, file: Path, timeout: float) -> None:
     """Writes what `url` delivers to `file`, up to `LARGEST` bytes, with a progress bar and the time left.
 
-    Raises:
-        requests.RequestException, urllib3.exceptions.HTTPError, ValueError: the mirror refuses or breaks off.
-        TimeoutError: the answer, or a piece of it, is not there within `timeout` seconds.
+    Raises TimeoutError if the answer, or a piece of it, is not there within `timeout` seconds.
     """
     # As published: not compressed once more on the way, nor unpacked here because the server calls .gz an encoding.
     headers = {"Accept-Encoding": "identity"}

@@ -12,6 +12,7 @@ import numpy as np
 from fashion_mnist.config import DataConfig
 from fashion_mnist.data.dataset import Arrays
 from fashion_mnist.errors import UserError
+from fashion_mnist.files import home
 
 HOME = "https://github.com/zalandoresearch/fashion-mnist"
 LICENSE = "MIT, Copyright 2017 Zalando SE"
@@ -24,13 +25,8 @@ OFFICIAL = {
     "test_labels": ("t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310", (10_000,)),
 }
 DIGEST = "14c0a117097d609e"  # of the four arrays that these files hold, as `dataset.Card.digest` computes it
-# The same file names hold handwritten digits at http://yann.lecun.com/exdb/mnist/
-DIGIT_MNIST = {
-    "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-    "d53e105ee54ea40749a09fcbcd1e9432",
-    "9fb629c4189551a2d022fa330f9573f3",
-    "ec29112dd5afa0611ce80d1b7f02629c",
-}
+# The same file names hold handwritten digits at http://yann.lecun.com/exdb/mnist/; MD5 digests of the images there.
+DIGIT_MNIST = {"f68b3c2dcbeaaa9fbdd348bbdeb94873", "9fb629c4189551a2d022fa330f9573f3"}
 DIGIT_MNIST_FIRST_LABELS = {
     "train_labels": bytes([5, 0, 4, 1, 9, 2, 1, 3, 1, 4, 3, 5]),
     "test_labels": bytes([7, 2, 1, 0, 4, 1, 4, 9, 5, 9, 0, 6]),
@@ -44,32 +40,26 @@ DUPLICATED = {"train_images": ((601, 39865), (831, 24228), (1826, 23718)), "test
 def official_arrays(config: DataConfig) -> Arrays:
     """Fashion-MNIST from `config.dir` and nowhere else, if that is set; else from the Keras cache or the mirrors.
 
-    Returns:
-        `train_images` (60000, 28, 28), `train_labels` (60000,), `test_images` (10000, 28, 28) and `test_labels`
-        (10000,), all uint8.
+    The four arrays are uint8, with the names and shapes of `OFFICIAL`.
 
     Raises:
         UserError: a file in `config.dir` is missing, or is not the official one.
         SourceUnavailableError: there is no local copy, and no mirror answers.
     """
-    folder = Path(config.dir).expanduser() if config.dir else keras_cache()
     if config.dir:
+        folder = Path(config.dir).expanduser()
         missing = [name for name, _, _ in OFFICIAL.values() if not (folder / name).is_file()]
         if missing:
             raise UserError(f"{folder} (data.dir or FASHION_MNIST_DIR) lacks {', '.join(missing)}.")
     else:
         from fashion_mnist.data.download import download  # a folder with all files needs none of its libraries
 
+        # Where `keras.datasets.fashion_mnist.load_data()` keeps the same four files.
+        folder = Path(os.environ.get("KERAS_HOME") or home() / ".keras") / "datasets" / "fashion-mnist"
         download({name: digest for name, digest, _ in OFFICIAL.values()}, folder, config.mirrors, config.timeout)
     contents = {part: (folder / name).read_bytes() for part, (name, _, _) in OFFICIAL.items()}
     refuse_strangers(folder, contents)
     return {part: read_idx(contents[part], shape) for part, (_, _, shape) in OFFICIAL.items()}
-
-
-def keras_cache() -> Path:
-    """Where `keras.datasets.fashion_mnist.load_data()` keeps the same four files."""
-    home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
-    return Path(home) / "datasets" / "fashion-mnist"
 
 
 def refuse_strangers(folder: Path, contents: dict[str, bytes]) -> None:

@@ -1,6 +1,7 @@
 """Pictures from anywhere, made to look like Fashion-MNIST: 28 x 28 pixels, grey, light on dark."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -28,9 +29,9 @@ def files_of(places: Iterable[Path]) -> Iterator[Path]:
             continue
         files = sorted(visible(place))
         yield from (file for file in files if file.suffix.lower() in known)
-        if others := [file for file in files if file.suffix.lower() not in known]:
-            suffixes = ", ".join(sorted({file.suffix or "nothing" for file in others}))
-            say(f"left out: {len(others)} files in {place}, since no picture known here ends in {suffixes}.")
+        if others := Counter(file.suffix or "no suffix" for file in files if file.suffix.lower() not in known):
+            counts = ", ".join(f"{count} x {suffix}" for suffix, count in sorted(others.items()))
+            say(f"left out in {place}, since no picture that can be read here ends so: {counts}.")
 
 
 def visible(folder: Path) -> Iterator[Path]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 from rich.panel import Panel
 
 from fashion_mnist.config import DataConfig
@@ -23,13 +22,12 @@ from fashion_mnist.data.dataset import (
     Dataset,
     Split,
     intact_card,
-    is_intact,
     read_card,
     read_dataset,
 )
 from fashion_mnist.data.official import DIGEST, HOME, LICENSE, official_arrays
 from fashion_mnist.data.synthetic import generate
-from fashion_mnist.errors import SourceUnavailableError, UserError, say
+from fashion_mnist.errors import SourceUnavailableError, UserError, say, terminal
 from fashion_mnist.files import alone_in, tidy, workplace, write_figure
 
 if TYPE_CHECKING:
@@ -44,75 +42,53 @@ def prepare(config: DataConfig, root: str | Path) -> Dataset:
     Raises:
         UserError: the dataset cannot be had.
     """
-    return read_dataset(prepared_folder(config, Path(root)), config.validation)
-
-
-def prepared_folder(config: DataConfig, root: Path) -> Path:
-    if config.name == "synthetic":
-        return prepare_synthetic(config, root)
-    if config.name == "tfds":
-        return prepare_tfds(config, root)
+    prepare_source = {"synthetic": prepare_synthetic, "tfds": prepare_tfds}.get(config.name, prepare_official)
     try:
-        return prepare_official(config, root)
+        folder = prepare_source(config, Path(root))
     except SourceUnavailableError as error:
         if config.name != "auto":
             raise
         reason = str(error).partition(";")[0]  # not the ways out, of which this is one
         text = f"{reason}.\n\nDrawn garments are used instead. Their accuracies say nothing about Fashion-MNIST."
-        Console(stderr=True).print(Panel(text, title="NOT Fashion-MNIST", style="bold red", padding=(1, 2)))
-        return prepare_synthetic(config, root)
+        terminal(stderr=True).print(Panel(text, title="NOT Fashion-MNIST", style="bold red", padding=(1, 2)))
+        folder = prepare_synthetic(config, Path(root))
+    return read_dataset(folder, config.validation)
 
 
 def prepare_official(config: DataConfig, root: Path) -> Path:
-    about = {"name": "fashion_mnist", "source": HOME, "license": LICENSE}
-    return keep_or_make(
-        root / "fashion_mnist",
-        lambda card: card.digest == DIGEST and says(card, about),
-        lambda: (official_arrays(config), about),
-    )
+    about = {"name": "fashion_mnist", "source": HOME, "license": LICENSE, "class_names": CLASS_NAMES}
+    return keep_or_make(root / "fashion_mnist", {**about, "digest": DIGEST}, lambda: (official_arrays(config), about))
 
 
 def prepare_tfds(config: DataConfig, root: Path) -> Path:
-    def make() -> tuple[Arrays, dict[str, Any]]:
-        from fashion_mnist.data.tfds import tfds_arrays
-
-        return tfds_arrays(config)
+    from fashion_mnist.data.tfds import tfds_arrays
 
     # Other images may have come from another data.dir.
-    return keep_or_make(root / "tfds", lambda card: card.name == "tfds", make)
+    return keep_or_make(root / "tfds", {"name": "tfds"}, lambda: tfds_arrays(config))
 
 
 def prepare_synthetic(config: DataConfig, root: Path) -> Path:
     """Other sizes or another seed replace what lies there."""
-    sizes = {"train": config.train_images, "test": config.test_images}
-    source = f"fashion_mnist.synthetic: {sizes['train']} + {sizes['test']} images, seed {config.drawing_seed}"
-    about = {"name": "synthetic", "source": source, "license": "MIT"}
+    train, test, seed = config.train_images, config.test_images, config.drawing_seed
+    source = f"fashion_mnist.synthetic: {train} + {test} images, seed {seed}"
+    about = {"name": "synthetic", "source": source, "license": "MIT", "class_names": CLASS_NAMES}
 
     def make() -> tuple[Arrays, dict[str, Any]]:
-        arrays: Arrays = {}
-        for split, count in sizes.items():
-            arrays[f"{split}_images"], arrays[f"{split}_labels"] = generate(count, config.drawing_seed, split)
-        return arrays, about
+        drawn = (*generate(train, seed, "train"), *generate(test, seed, "test"))
+        return dict(zip(PARTS, drawn, strict=True)), about
 
-    return keep_or_make(root / "synthetic", lambda card: says(card, about), make)
+    return keep_or_make(root / "synthetic", about, make)
 
 
-def says(card: Card, about: dict[str, Any]) -> bool:
-    """Whether a card says what `write_files` would write for `about`."""
-    return all(getattr(card, key) == value for key, value in {"class_names": CLASS_NAMES, **about}.items())
+def keep_or_make(folder: Path, wanted: dict[str, Any], make: Callable[[], tuple[Arrays, dict[str, Any]]]) -> Path:
+    """Keeps a prepared dataset that is unharmed, and whose card says what is wanted; otherwise makes it.
 
-
-def keep_or_make(
-    folder: Path, is_wanted: Callable[[Card], bool], make: Callable[[], tuple[Arrays, dict[str, Any]]]
-) -> Path:
-    """Keeps a prepared dataset that is unharmed and wanted; makes it otherwise, and says so if it was changed.
-
-    `is_wanted` sees only cards of unharmed datasets; `make` gives the arrays, and what the card says of them.
+    It says so if there was another one. `make` gives the arrays, and what the card says of them.
     """
 
     def is_ready() -> bool:
         card = intact_card(folder)
-        return card is not None and is_wanted(card)
+        return card is not None and all(getattr(card, key) == value for key, value in wanted.items())
 
     if is_ready():
         tidy(folder.parent)
@@ -120,7 +96,9 @@ def keep_or_make(
     with alone_in(folder.parent):
         if is_ready():  # another process was quicker
             return folder
-        found = "" if not folder.exists() else "holds other images" if is_intact(folder) else "was changed after fetch"
+        found = ""
+        if folder.exists():
+            found = "holds other images" if intact_card(folder) else "was changed after fetch"
         try:
             arrays, about = make()
         except UserError as error:
@@ -157,8 +135,8 @@ def write_files(folder: Path, arrays: Arrays, about: dict[str, Any]) -> None:
         content = buffer.getbuffer()
         (folder / f"{part}.npy").write_bytes(content)
         files[f"{part}.npy"] = {"sha256": hashlib.sha256(content).hexdigest(), "shape": list(arrays[part].shape)}
-    card = Card(**{"class_names": CLASS_NAMES, **about, "files": files})
-    (folder / CARD).write_text(card.text)
+    card = Card(**about, files=files)
+    (folder / CARD).write_text(card.text, encoding="utf-8")
     training = Split(arrays["train_images"], arrays["train_labels"])
     write_figure(samples(training, card.class_names, card.title), folder / SAMPLES)
 

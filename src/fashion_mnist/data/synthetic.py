@@ -1,8 +1,8 @@
 """A stand-in for Fashion-MNIST: ten kinds of garment, drawn by program instead of photographed.
 
-It serves machines that can reach no host to download the real images from. Classes, order, size, type and
-look (light garment, black background, shoes pointing left) are those of Fashion-MNIST; here too some shirts
-could pass for coats. Accuracy on these images says nothing about accuracy on the real ones.
+It serves machines that can reach no host to download the real images from. Classes, order, size, type and look (light
+garment, black background, shoes pointing left) are those of Fashion-MNIST; here too some shirts could pass for coats.
+Accuracy on these images says nothing about accuracy on the real ones.
 """
 
 import math
@@ -12,8 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 SIDE = 28
-# Pillow draws hard edges; drawing larger and averaging down gives the soft edges of a shrunk photograph.
-SUPERSAMPLING = 4
+SUPERSAMPLING = 4  # Pillow draws hard edges; drawn larger and averaged down, they are soft as in a shrunk photograph
 
 Point = tuple[float, float]
 
@@ -22,7 +21,6 @@ class Sketch:
     """One garment being drawn: x from -14 to 14, y from 0 to 28; tone 0 is black, tone 1 the fabric."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        """Take an empty canvas and choose the brightness of the fabric and the position of the garment."""
         self.rng = rng
         self.canvas = Image.new("L", (SIDE * SUPERSAMPLING, SIDE * SUPERSAMPLING))
         self.pen = ImageDraw.Draw(self.canvas)
@@ -34,15 +32,13 @@ class Sketch:
         self.right, self.down = self.between(-1.4, 1.4), self.between(-1.2, 1.2)
 
     def between(self, low: float, high: float) -> float:
-        """Return a random number from [low, high)."""
         return low + (high - low) * self.rng.random()
 
     def chance(self, probability: float) -> bool:
-        """Return True with the given probability."""
         return self.rng.random() < probability
 
     def place(self, points: Sequence[Point]) -> list[Point]:
-        """Return the points rotated, scaled and shifted, in pixels of the canvas."""
+        """The points rotated, scaled and shifted, in pixels of the canvas."""
         middle, size = SIDE / 2, self.scale * SUPERSAMPLING
         right, down = (middle + self.right) * SUPERSAMPLING, (middle + self.down) * SUPERSAMPLING
         cosine, sine = size * math.cos(self.tilt), size * math.sin(self.tilt)
@@ -50,35 +46,34 @@ class Sketch:
         return [(right + cosine * x - sine * y, down + sine * x + cosine * y) for x, y in centred]
 
     def shape(self, points: Sequence[Point], tone: float = 1.0) -> None:
-        """Fill the polygon with these corners."""
+        """Fills the polygon with these corners."""
         self.pen.polygon(self.place(points), fill=min(255, round(self.shade * tone)))
 
     def pair(self, points: Sequence[Point], tone: float = 1.0) -> None:
-        """Fill the polygon with these corners and its mirror image."""
+        """Fills the polygon with these corners and its mirror image."""
         self.shape(points, tone)
         self.shape([(-x, y) for x, y in points], tone)
 
     def line(self, points: Sequence[Point], width: float, tone: float, chance: float = 1.0) -> None:
-        """Draw, with the given probability, a line through the points."""
         if self.chance(chance):
             pixels = max(1, round(width * self.scale * SUPERSAMPLING))
             self.pen.line(self.place(points), min(255, round(self.shade * tone)), pixels, joint="curve")
 
     def dots(self, start: Point, end: Point, tone: float, chance: float) -> None:
-        """Draw, with the given probability, a row of buttons or laces."""
+        """Draws, with the given probability, a row of buttons or laces."""
         count = int(self.rng.integers(4, 8)) if self.chance(chance) else 0
         for x, y in np.linspace(start, end, count).tolist():
             self.line([(x - 0.6, y), (x + 0.6, y)], 0.8, tone)
 
 
 def _arch(x: float, y: float, width: float, height: float) -> list[Point]:
-    """Return points on half an ellipse that stands on (x, y); one of negative height hangs."""
+    """Points on half an ellipse that stands on (x, y); one of negative height hangs."""
     angles = [math.pi * step / 10 for step in range(11)]
     return [(x - width * math.cos(angle), y - height * math.sin(angle)) for angle in angles]
 
 
 def _body(sketch: Sketch, shoulder: float, flare: float, sleeve: float) -> Point:
-    """Draw the sleeves and the body of an upper garment; return the heights of its top and its bottom."""
+    """Draws the sleeves and the body of an upper garment; returns the heights of its top and its bottom."""
     top, bottom = sketch.between(1, 2.2), sketch.between(24.3, 27.8)
     waist, cuff = shoulder - sketch.between(-0.3, 1.2), shoulder * sketch.between(0.45, 0.7)
     if sleeve > 0:
@@ -97,7 +92,7 @@ def _body(sketch: Sketch, shoulder: float, flare: float, sleeve: float) -> Point
 
 
 def _neck(sketch: Sketch, top: float, width: float, collar: float = 0.0) -> None:
-    """Draw a collar of the given size or, where that is not positive, cut out a neckline."""
+    """Draws a collar of the given size or, where that is not positive, cuts out a neckline."""
     if collar > 0:
         sketch.shape([(-2.4, top - 0.3), (0, top + collar), (2.4, top - 0.3)], sketch.accent)
         flap = [(-2.2, top - 1), (-0.2, top + collar), (-3, top + collar), (-3.6, top)]
@@ -211,12 +206,11 @@ def _boot(sketch: Sketch) -> None:
     sketch.dots((shaft + 2, top + 1), instep, sketch.accent, chance=0.4)
 
 
-# In the order of the labels.
-GARMENTS = (_tshirt, _trouser, _pullover, _dress, _coat, _sandal, _shirt, _sneaker, _bag, _boot)
+GARMENTS = (_tshirt, _trouser, _pullover, _dress, _coat, _sandal, _shirt, _sneaker, _bag, _boot)  # by label
 
 
 def _fabric(rng: np.random.Generator) -> np.ndarray:
-    """Return shading, weave and pattern: (28, 28) float64 factors of the brightness."""
+    """Shading, weave and pattern, as factors of the brightness, float64 (28, 28)."""
     across, down = np.linspace(-1, 1, SIDE), np.linspace(-1, 1, SIDE)[:, None]
     fabric = 1 + rng.uniform(-0.4, 0.4) * across + rng.uniform(-0.3, 0.3) * down
     fabric += rng.uniform(0, 0.07) * rng.standard_normal((SIDE, SIDE))
@@ -228,16 +222,10 @@ def _fabric(rng: np.random.Generator) -> np.ndarray:
 
 
 def generate(count: int, seed: int, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a balanced, shuffled set of garments; the same arguments give the same bytes.
+    """Draws a shuffled set of garments: images, uint8 (count, 28, 28), and labels, uint8 (count,).
 
-    Args:
-        count: Number of images.
-        seed: Any number from 0 up; another seed draws other garments.
-        split: Name of the split, "train" or "test"; each has its own independent stream of garments.
-
-    Returns:
-        The images, (count, 28, 28) uint8, and their labels, (count,) uint8, in Fashion-MNIST's order.
-        The sizes of any two classes differ by at most one.
+    The sizes of any two classes differ by at most one. The same arguments give the same bytes; another seed, from 0
+    up, draws other garments, and so does another split, "train" or "test".
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, *split.encode()]))
     labels = rng.permutation(np.arange(count) % len(GARMENTS)).astype(np.uint8)

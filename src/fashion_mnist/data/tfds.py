@@ -17,18 +17,10 @@ CONTENT = "a0118132194891f2"
 
 
 def tfds_arrays(config: DataConfig) -> tuple[Arrays, dict]:
-    """Reads the dataset, which is downloaded where `config.dir` does not hold it yet.
+    """Reads the dataset, and downloads it where `config.dir`, or else `~/tensorflow_datasets`, does not hold it yet.
 
-    Args:
-        config: `dir` is the folder of TensorFlow Datasets; None for its own default, `~/tensorflow_datasets`.
-
-    Returns:
-        `train_images`, `train_labels`, `test_images` and `test_labels`, all uint8, in the order of the files; and the
-        card's `name`, `source`, `license` and `class_names`, from the dataset's own metadata.
-
-    Raises:
-        UserError: the package is not installed, or what it finds is not such a dataset.
-        SourceUnavailableError: the dataset is not there, and cannot be downloaded.
+    Gives the four arrays, uint8, in the order of the files, and what the card says of them, from the dataset's own
+    metadata. Raises SourceUnavailableError if the dataset is not there, and cannot be downloaded.
     """
     import_tensorflow()
     try:

@@ -20,13 +20,7 @@ def confusion(actual: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
 
 
 def summarize(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) -> dict[str, float]:
-    """The numbers that stand for an evaluation.
-
-    Args:
-        labels: (n,).
-        probabilities: float (n, classes).
-        counts: the confusion matrix of the same predictions.
-    """
+    """The numbers that stand for an evaluation, from labels (n,), probabilities (n, classes) and their confusion."""
     of_truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     f1 = 2 * counts.diagonal() / np.maximum(counts.sum(axis=0) + counts.sum(axis=1), 1)
     return {
@@ -39,16 +33,12 @@ def summarize(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray)
     }
 
 
-def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Expected calibration error: how far confidence and accuracy lie apart, averaged over bins of equal width.
 
     Guo et al., On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599, equation 3.
-
-    Args:
-        labels: (n,).
-        probabilities: float (n, classes).
-        bins: in (0, 1], as many as in the paper.
     """
+    bins = 15  # in (0, 1], as many as in the paper
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
     each = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
@@ -78,9 +68,7 @@ def per_class_table(counts: np.ndarray, class_names: Sequence[str]) -> list[dict
 def prediction_costs(model: "keras.Model", images: np.ndarray) -> dict[str, float]:
     """The costs as metrics for MLflow, which shows what begins with `system/` on a page of its own.
 
-    Args:
-        model: takes uint8 (n, 28, 28).
-        images: a batch, uint8 (n, 28, 28), of which the time of a single image is taken.
+    The time is that of a batch of images, uint8 (n, 28, 28), divided by their number.
     """
     seconds = []
     for _ in range(REPEATS):

@@ -9,13 +9,7 @@ RIGHT, WRONG = "tab:blue", "tab:red"  # as in the tutorials: blue titles for rig
 
 
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
-    """How often images of each class (row) were taken for each class (column).
-
-    Args:
-        counts: int (classes, classes), actual by predicted.
-        class_names: in label order.
-        title: what was evaluated, on what.
-    """
+    """How often images of each class (row) were taken for each class (column): `counts`, int (classes, classes)."""
     figure = Figure(figsize=(7.4, 6.4), layout="constrained")
     axes = figure.subplots()
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -38,12 +32,7 @@ def predictions(
 ) -> Figure:
     """The first thirty images with what the model takes them for, and below them the next ten that it gets wrong.
 
-    Args:
-        images: uint8 (n, 28, 28).
-        labels: uint8 (n,).
-        probabilities: float (n, classes).
-        class_names: in label order.
-        title: what was evaluated, on what.
+    Images are uint8 (n, 28, 28), labels uint8 (n,), and probabilities float (n, classes).
     """
     predicted = probabilities.argmax(axis=1)
     mistakes = np.flatnonzero(predicted != labels)
@@ -58,16 +47,13 @@ def predictions(
 
 
 def sheet(images: np.ndarray, titles: Sequence[str], heading: str = "", colors: Sequence[str] = ()) -> Figure:
-    """Images in rows of ten, each below its title of one or two lines.
+    """Images, uint8 (n, 28, 28), in rows of ten, each below its title.
 
-    Args:
-        images: uint8 (n, 28, 28), of which as many are shown as there are titles, and at most forty.
-        titles: one for each image.
-        heading: of all.
-        colors: of the titles; black where there are none.
+    As many are shown as there are titles, and at most forty. The colors are those of the titles, or else black.
     """
     titles = titles[:40]
-    columns, cell, space, top = min(10, len(titles)), 1.1, 0.35, 0.4 if heading else 0.05  # inches
+    lines = max(2, 1 + max(title.count("\n") for title in titles))
+    columns, cell, space, top = min(10, len(titles)), 1.1, 0.35 + 0.14 * (lines - 2), 0.4 if heading else 0.05  # inches
     rows = -(-len(titles) // columns)
     figure = Figure(figsize=(columns * cell, rows * (cell + space) + top))
     figure.suptitle(heading, fontsize=11)

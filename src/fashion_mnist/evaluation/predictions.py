@@ -15,26 +15,20 @@ KINDS = {"labels": "u1", "predicted": "u1", "probabilities": "f2"}  # of what an
 
 
 class Predictions(NamedTuple):
-    """What a model says of the test images."""
-
     labels: np.ndarray  # the truth, uint8 (n,)
     predicted: np.ndarray  # uint8 (n,)
     probabilities: np.ndarray  # float16 (n, classes)
 
 
 def write_predictions(file: Path, labels: np.ndarray, probabilities: np.ndarray) -> None:
-    """Writes what a model says of all test images, in about 100 kB.
+    """Writes the true labels (n,) and probabilities, float32 (n, classes), to a `.npz` file of about 100 kB.
 
-    Args:
-        file: ending in `.npz`.
-        labels: the truth, (n,).
-        probabilities: float32 (n, classes); kept as float16, and the most probable class beside it, since rounding
-            can make two classes equal.
+    The probabilities are kept as float16, and the most probable class beside them, since rounding can make two equal.
     """
-    predicted = probabilities.argmax(axis=1).astype(np.uint8)
-    content = {"labels": labels.astype(np.uint8), "predicted": predicted}
+    predicted = probabilities.argmax(axis=1)
+    kept = Predictions(labels.astype(np.uint8), predicted.astype(np.uint8), probabilities.astype(np.float16))
     with complete(file) as partial:
-        np.savez_compressed(partial, allow_pickle=False, **content, probabilities=probabilities.astype(np.float16))
+        np.savez_compressed(partial, allow_pickle=False, **kept._asdict())
 
 
 def read_predictions(file: Path) -> Predictions:

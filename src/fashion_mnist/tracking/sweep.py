@@ -13,12 +13,11 @@ from filelock import Timeout
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from fashion_mnist.cli import explain
 from fashion_mnist.config import CONF, TrackingConfig
-from fashion_mnist.errors import reason_of, say
+from fashion_mnist.errors import reason_of, say, terminal
 from fashion_mnist.files import digest_here, lock_of
 from fashion_mnist.tracking import lineage, store
 from fashion_mnist.tracking.description import is_made_up
@@ -151,9 +150,9 @@ def show(rows: Sequence[Sequence[str]], caption: str | None) -> None:
         table.add_column(heading, justify="left" if name else "right", no_wrap=not name, overflow="fold")
     for row in rows[1:]:
         table.add_row(*row)
-    Console().print(table)
+    terminal().print(table)
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     ruled = [rows[0], ["---"] * len(rows[0]), *rows[1:]] if rows else []
-    return "\n".join(f"| {' | '.join(row)} |" for row in ruled)
+    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in ruled)

@@ -32,11 +32,8 @@ def strategy(config: Config) -> tf.distribute.Strategy:
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) < 2:
         raise UserError("trainer.mirrored=true needs several devices, and there is one; leave it out.")
-    if config.trainer.batch_size % len(devices):
-        raise UserError(
-            f"trainer.batch_size={config.trainer.batch_size} cannot be divided among {len(devices)} devices; "
-            "choose a multiple."
-        )
+    if (size := config.trainer.batch_size) % len(devices):
+        raise UserError(f"trainer.batch_size={size} cannot be divided among {len(devices)} devices; choose a multiple.")
     return mirrored(tuple(device.name for device in devices))
 
 

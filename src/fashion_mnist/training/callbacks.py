@@ -10,38 +10,41 @@ from types import FrameType
 from typing import Any, Self
 
 import keras
+from keras.callbacks import Callback, EarlyStopping, History
 
 from fashion_mnist.config import Config
 from fashion_mnist.training.checkpoint import Checkpoint, Progress
 
 
-def callbacks_of(config: Config, resumed: bool = False) -> list[keras.callbacks.Callback]:
+def callbacks_of(config: Config, record: History, checkpoint: Checkpoint | None) -> list[Callback]:
     """The callbacks that a configuration asks for; those of a training that goes on keep what it has written."""
     trainer = config.trainer
-    callbacks: list[keras.callbacks.Callback] = [keras.callbacks.TerminateOnNaN()]
+    early_stopping = None
+    callbacks: list[Callback] = [keras.callbacks.TerminateOnNaN()]
     if trainer.target_accuracy is not None:
         callbacks.append(StopAtAccuracy(trainer.target_accuracy))
     if trainer.patience is not None:
-        callbacks.append(
-            keras.callbacks.EarlyStopping("val_loss", patience=trainer.patience, restore_best_weights=True)
-        )
+        early_stopping = EarlyStopping("val_loss", patience=trainer.patience, restore_best_weights=True)
+        callbacks.append(early_stopping)
     if trainer.tensorboard:
         folder = config.folder("logs")
-        if not resumed:
+        if not (checkpoint and checkpoint.progress):
             shutil.rmtree(folder, ignore_errors=True)  # else TensorBoard would show two trainings as one
         callbacks.append(keras.callbacks.TensorBoard(str(folder), histogram_freq=1))
+    if checkpoint:
+        callbacks.append(WriteCheckpoint(checkpoint, record, early_stopping))
     return callbacks
 
 
-class WriteCheckpoint(keras.callbacks.Callback):
+class WriteCheckpoint(Callback):
     """Writes a checkpoint at each epoch's end, and puts the model into the state of one at the beginning.
 
-    The memory of early stopping is part of it.
+    The memory of early stopping is part of it, and so is the record of all epochs; both come before it.
     """
 
-    def __init__(self, checkpoint: Checkpoint, early_stopping: keras.callbacks.EarlyStopping | None) -> None:
+    def __init__(self, checkpoint: Checkpoint, record: History, early_stopping: EarlyStopping | None) -> None:
         super().__init__()
-        self.checkpoint, self.early_stopping = checkpoint, early_stopping
+        self.checkpoint, self.record, self.early_stopping = checkpoint, record, early_stopping
 
     def variables(self) -> list[keras.Variable]:
         """Everything that changes in training and outlasts an epoch."""
@@ -51,13 +54,11 @@ class WriteCheckpoint(keras.callbacks.Callback):
         return [*model.weights, *model.optimizer.variables]
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Early stopping, which comes before, has just forgotten everything."""
+        """Early stopping has just forgotten everything."""
         self.start = time.perf_counter()
-        self.history: dict[str, list[float]] = {}
         if (progress := self.checkpoint.progress) is None:
             return
         self.start -= progress.seconds
-        self.history = {name: list(values) for name, values in progress.history.items()}
         arrays = self.checkpoint.arrays
         for number, variable in enumerate(self.variables()):
             variable.assign(arrays[f"variable_{number}"])
@@ -67,9 +68,8 @@ class WriteCheckpoint(keras.callbacks.Callback):
             self.early_stopping.best_weights = best or None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        for name, value in (logs or {}).items():
-            self.history.setdefault(name, []).append(float(value))
-        if not math.isfinite(self.history["loss"][-1]):  # nothing to go on from
+        history = self.record.history
+        if not math.isfinite(history["loss"][-1]):  # nothing to go on from
             return
         arrays = {f"variable_{number}": variable.numpy() for number, variable in enumerate(self.variables())}
         memory: dict[str, float] = {}
@@ -78,10 +78,10 @@ class WriteCheckpoint(keras.callbacks.Callback):
             arrays |= {f"best_{number}": array for number, array in enumerate(stopping.best_weights or ())}
         ended = self.model.stop_training or epoch + 1 == self.params["epochs"]  # pyright: ignore
         seconds = time.perf_counter() - self.start
-        self.checkpoint.write(Progress(epoch + 1, ended, seconds, self.history, memory), arrays)
+        self.checkpoint.write(Progress(epoch + 1, ended, seconds, history, memory), arrays)
 
 
-class Thaw(keras.callbacks.Callback):
+class Thaw(Callback):
     """Lets layers learn that are frozen already, from an epoch on, counted from 0."""
 
     def __init__(self, layers: Sequence[keras.Layer], epoch: int) -> None:
@@ -107,7 +107,7 @@ class Thaw(keras.callbacks.Callback):
             self.model.make_train_function(force=True)  # pyright: ignore[reportOptionalMemberAccess]
 
 
-class StopAtAccuracy(keras.callbacks.Callback):
+class StopAtAccuracy(Callback):
     """Ends training after the epoch in which the accuracy on the training images reaches a target."""
 
     def __init__(self, target: float) -> None:
@@ -119,7 +119,7 @@ class StopAtAccuracy(keras.callbacks.Callback):
             self.model.stop_training = True  # pyright: ignore[reportOptionalMemberAccess]
 
 
-class Interruptible(keras.callbacks.Callback):
+class Interruptible(Callback):
     """Ends training between two steps when Ctrl-C or a scheduler's SIGTERM asks for it.
 
     A KeyboardInterrupt that surfaces in the middle of TensorFlow's own code can bring the whole process down before

@@ -5,7 +5,6 @@ images and all random draws follow from the seed and the optimizer's count of st
 """
 
 import json
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -13,10 +12,9 @@ from typing import Self
 import numpy as np
 from filelock import Timeout
 
+from fashion_mnist.data.dataset import Arrays
 from fashion_mnist.errors import UserError, say
 from fashion_mnist.files import FOLDER, complete, digest_here, lock_of
-
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass
@@ -46,9 +44,7 @@ class Checkpoint:
 
     def __enter__(self) -> Self:
         if self.resume == "required" and not self.file.is_file():
-            raise UserError(
-                f"there is no checkpoint {self.file} to go on from; trainer.resume=auto starts anew without one."
-            )
+            raise UserError(f"there is no checkpoint {self.file} to go on from; trainer.resume=auto starts anew.")
         try:
             self.lock.acquire(timeout=0)
             self.ours = True
@@ -62,21 +58,19 @@ class Checkpoint:
         self.lock.release()
 
     def read(self, origin: dict[str, str]) -> None:
-        """Reads what there is to go on from, if that is wanted and gives what an undisturbed training gives.
+        """Reads what there is to go on from, if that is wanted and was made by the same `origin`.
 
-        Args:
-            origin: what must be the same as where the checkpoint was made.
+        Only then does it give what an undisturbed training gives.
         """
         self.origin = origin
         if not self.ours or self.resume == "never" or not self.file.is_file():
             return
         try:
-            with zipfile.ZipFile(self.file) as archive:
-                if damaged := archive.testzip():  # NumPy notices some damage only after it has taken it for numbers
-                    raise ValueError(damaged)
             with np.load(self.file, allow_pickle=False) as content:
-                about = json.loads(content["about"].tobytes())
-                arrays = {name: content[name] for name in content.files if name != "about"}
+                if damaged := content.zip.testzip():  # NumPy notices some only after it has taken it for numbers
+                    raise ValueError(damaged)
+                arrays = dict(content)
+            about = json.loads(arrays.pop("about").tobytes())
             made_by = about.pop("origin")
             progress = Progress(**about)
         except Exception:  # damage comes up as anything, from NotImplementedError to struct.error

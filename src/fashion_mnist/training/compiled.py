@@ -84,7 +84,6 @@ class CompiledModel(keras.Model):
         generators = [part._seed_generators for layer in (model, *augmentation) for part in layer._flatten_layers()]
         self.generators = lambda: itertools.chain(*generators)
         self.trained = lambda: model
-        self.order: tuple[int, tf.Tensor] | None = None
 
     def batches(self) -> tf.data.Dataset:
         """What `fit` is to be given: an element for each step of an epoch, with the numbers of the step's images.
@@ -159,6 +158,10 @@ class CompiledModel(keras.Model):
         if self.train_function is not None and not force:
             return None
 
+        @functools.lru_cache(maxsize=1)
+        def order_of(epoch: int) -> tf.Tensor:
+            return tf.constant(self.shuffled(epoch))
+
         @tf.function(jit_compile=self.jit_compile, autograph=False)
         def block(order: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> dict[str, tf.Tensor]:
             def body(step: tf.Tensor) -> tuple[tf.Tensor]:
@@ -175,11 +178,10 @@ class CompiledModel(keras.Model):
         def train_function(_: object) -> dict[str, tf.Tensor]:
             epoch, start = self.position()
             stop = min(start + self.steps_per_execution, self.steps)
-            order = self.order_of(epoch)
-            full = order[: self.full_batches * self.batch_size]
+            order = order_of(epoch)
             logs = {}
             if start < self.full_batches:
-                blocks = tf.reshape(full, (self.full_batches, self.batch_size))
+                blocks = tf.reshape(order[: self.full_batches * self.batch_size], (-1, self.batch_size))
                 logs = block(blocks, tf.constant(start), tf.constant(min(stop, self.full_batches)))
             if stop > self.full_batches:
                 logs = rest(order[-self.rest :])
@@ -187,11 +189,6 @@ class CompiledModel(keras.Model):
 
         self.train_function = train_function
         return None
-
-    def order_of(self, epoch: int) -> tf.Tensor:
-        if self.order is None or self.order[0] != epoch:
-            self.order = epoch, tf.constant(self.shuffled(epoch))
-        return self.order[1]
 
     def make_test_function(self, force: bool = False) -> None:
         """Makes what `evaluate` calls; its batches are large, and XLA would only cost time."""

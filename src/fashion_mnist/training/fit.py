@@ -11,7 +11,7 @@ from fashion_mnist.data.dataset import Split
 from fashion_mnist.errors import UserError
 from fashion_mnist.training.augment import layers_of
 from fashion_mnist.training.build import faster_with_xla, loss_of, optimizer_of
-from fashion_mnist.training.callbacks import Interruptible, Thaw, WriteCheckpoint, callbacks_of
+from fashion_mnist.training.callbacks import Interruptible, Thaw, callbacks_of
 from fashion_mnist.training.checkpoint import Checkpoint
 from fashion_mnist.training.compiled import CompiledModel, Numbered
 
@@ -59,33 +59,30 @@ def fit(
             each.thaw()
     if not ended:
         compiled.choose_block()
-    asked_for = callbacks_of(config, resumed=progress is not None)
-    if checkpoint:
-        stopping = [callback for callback in asked_for if isinstance(callback, keras.callbacks.EarlyStopping)]
-        asked_for.append(WriteCheckpoint(checkpoint, stopping[0] if stopping else None))
+    record = keras.callbacks.History()
+    if progress:
+        record.history = progress.history
     numbers = compiled.validation_batches()
     validation_data = None if numbers is None else (Numbered.of(validation.images, numbers), validation.labels)
     with Interruptible() as interruptible:
-        fitted = compiled.fit(
+        compiled.fit(
             Numbered.of(training.images, compiled.batches()),
             training.labels,  # for the record, as is the size: the batches are made already
             batch_size=trainer.batch_size,
             epochs=trainer.epochs,
             initial_epoch=trainer.epochs if ended else progress.epoch if progress else 0,
             validation_data=validation_data,
-            callbacks=[interruptible, *thaw, *asked_for, *callbacks],
+            callbacks=[interruptible, *thaw, record, *callbacks_of(config, record, checkpoint), *callbacks],
             # The bar that moves is for people; a log file gets one line an epoch.
             verbose=1 if sys.stdout.isatty() else 2,  # pyright: ignore[reportArgumentType]
         )
-    history = {name: list(values) for name, values in progress.history.items()} if progress else {}
-    for name, values in fitted.history.items():
-        history.setdefault(name, []).extend(float(value) for value in values)
-    if not math.isfinite(history["loss"][-1]):
-        first = next(epoch for epoch, loss in enumerate(history["loss"], start=1) if not math.isfinite(loss))
+    losses = record.history["loss"]
+    if not math.isfinite(losses[-1]):
+        first = next(epoch for epoch, loss in enumerate(losses, start=1) if not math.isfinite(loss))
         raise UserError(
             f"training diverged: the loss is not a number from epoch {first} on; lower optimizer.learning_rate."
         )
-    return history
+    return record.history
 
 
 def thaw_of(model: keras.Model, compiled: CompiledModel, config: Config) -> list[Thaw]:

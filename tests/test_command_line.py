@@ -103,7 +103,7 @@ REFUSED = [
     (["~optimizer._target_"], ["optimizer._target_ is missing"]),
     (["~trainer.epochs"], ["trainer.epochs is missing"]),
     (["~seed"], ["seed is missing"]),
-    (["+experiment=quick"], ["experiment is chosen already: write experiment=OPTION without +"]),
+    (["+experiment=quick"], ["experiment is chosen already: leave the + out"]),
     (["+model=cnn"], ["model is chosen already"]),
     (["+experiment.seed=3"], ["experiment takes the name of one of its options"]),
     (["experiment=quik"], ["quick"]),

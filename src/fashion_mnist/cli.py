@@ -233,8 +233,7 @@ def explain(error: BaseException, primary: str = "config") -> str | None:
             as_list = f"write {key}=[{values}] for a list, or " if "." in key else ""
             return f"{key} got several values: {as_list}add -m for a sweep over them."
         case HydraException() if found := re.search(r"Multiple values for (\w+)\.", str(error)):
-            in_file = f"in a file of conf/ `- override /{found[1]}: OPTION`"
-            return f"{found[1]} is chosen already: write {found[1]}=OPTION without +, and {in_file}."
+            return f"{found[1]} is chosen already: leave the + out, or write `override` before it in a file's defaults."
         case yaml.MarkedYAMLError(problem_mark=yaml.Mark(name=file, line=line), problem=problem):
             return f"{file.replace(str(CONF), 'conf')}, line {line + 1}: {problem}; mend this line, or one above it."
         case UnicodeDecodeError(object=text) if files := [x for x in CONF.rglob("*.yaml") if text in x.read_bytes()]:

@@ -38,6 +38,8 @@ class SweepRun(Callback):
         if config.hydra.job.name in ("fetch", "evaluate"):  # they open no runs of their own
             return
         self.config = TrackingConfig(**OmegaConf.to_container(config.tracking, resolve=True))  # type: ignore[arg-type]
+        if OmegaConf.is_interpolation(config.tracking, "run_name"):  # which gives each job its own
+            self.config.run_name = None
         overrides = list(config.hydra.overrides.task)
         try:
             store.check(self.config, overrides)

@@ -93,6 +93,7 @@ def test_jobs_may_be_named_by_what_hydra_knows_of_them(tiny_data: Path, empty_fo
     assert {run.info.run_name for run in all_runs() if "mlflow.parentRunId" in run.data.tags} == {"job0", "job1"}
     (parent,) = [run for run in all_runs() if "mlflow.parentRunId" not in run.data.tags]
     assert f"{parent.info.run_name}".startswith("sweep data=synthetic")
+    assert "job${hydra:job.num}" in parent.data.tags["mlflow.note.content"]
     assert len(list(empty_folder.glob("multirun/*/*/*/models/mlp/model.keras"))) == 2
 
 

@@ -40,7 +40,7 @@ class SweepRun(Callback):
         self.config = TrackingConfig(**OmegaConf.to_container(config.tracking, resolve=True))  # type: ignore[arg-type]
         if OmegaConf.is_interpolation(config.tracking, "run_name"):  # which gives each job its own
             self.config.run_name = None
-        overrides = list(config.hydra.overrides.task)
+        overrides: Any = OmegaConf.to_container(config.hydra.overrides.task)  # as typed, whatever a job makes of it
         try:
             store.check(self.config, overrides)
             digest = sweep_digest(config.hydra.job.name, overrides)

@@ -1,6 +1,8 @@
 """What people type: keys in either notation, help that teaches, and mistakes answered in one sentence."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -12,6 +14,8 @@ from conftest import ROOT, assert_one_sentence, run_here, run_step
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fashion_mnist import checks, cli
+from fashion_mnist.__main__ import main_job
 from fashion_mnist.checks import known_keys
 from fashion_mnist.cli import FLAGS, as_overrides, compose
 from fashion_mnist.errors import UserError
@@ -27,6 +31,10 @@ def test_every_notation_means_the_same(pairs: list[tuple[str, str, str]]) -> Non
         typed += notation.replace("key", key, 1).replace("value", value, 1).split(" ")
         expected.append(f"{key}={value}")
     assert as_overrides(typed) == expected
+
+
+def test_two_dashes_alone_say_nothing() -> None:
+    assert as_overrides(["-m", "--", "seed=3", "--model", "cnn"]) == ["-m", "seed=3", "model=cnn"]
 
 
 def test_flags_may_stand_between_overrides() -> None:
@@ -67,11 +75,37 @@ def test_help_teaches_every_group_and_key(step: str, empty_folder: Path) -> None
     assert set(known_keys()) - {"data.name"} <= shown
 
 
+def test_help_is_whole_after_dvc_has_rewritten_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dvc exp run -S` writes a file of conf/ anew: lists are no longer indented, null is nothing, comments go."""
+    apply_overrides = pytest.importorskip("dvc.utils.hydra").apply_overrides
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    for file, override in (("config", "seed=4"), ("model/mlp", "hidden=[256,64]"), ("trainer/default", "patience=3")):
+        apply_overrides(tmp_path / f"conf/{file}.yaml", [override])
+    for module in (cli, checks):
+        monkeypatch.setattr(module, "CONF", tmp_path / "conf")
+    shown = cli.help_text(main_job, "config")
+    assert set(known_keys()) - {"data.name"} <= set(shown.split())
+    assert "mlp (default) | cnn | cnn_augmented" in shown
+    assert re.search(r"seed +4 ", shown)
+    assert re.search(r"model.hidden +\[256, 64\] ", shown)
+    assert compose([]).seed == 4
+
+
 REFUSED = [
     (["-m", "seed=interval(0,1)"], ["a sweep takes single values: -m seed=VALUE,VALUE"]),
     (["-m", "trainer.epochs=glob(*)"], ["a sweep takes single values"]),
     (["model=resnet1000"], ["model has no option 'resnet1000'", "lenet, linear, mlp, mlp_deep"]),
     (["data=digits"], ["auto, fashion_mnist, synthetic"]),
+    (["data=/mnt/data"], ["data has no option '/mnt/data'", "auto, fashion_mnist", "data.dir=/mnt/data"]),
+    (["~model"], ["model is missing: conf/config.yaml must have it"]),
+    (["~model.name"], ["model.name is missing", "~model.name cannot take it away"]),
+    (["~model._target_"], ["model._target_ is missing"]),
+    (["~optimizer._target_"], ["optimizer._target_ is missing"]),
+    (["~trainer.epochs"], ["trainer.epochs is missing"]),
+    (["~seed"], ["seed is missing"]),
+    (["+experiment=quick"], ["experiment is chosen already: leave the + out"]),
+    (["+model=cnn"], ["model is chosen already"]),
+    (["+experiment.seed=3"], ["experiment takes the name of one of its options"]),
     (["experiment=quik"], ["quick"]),
     (["trainer.epochs=many"], ["trainer.epochs", "many", "Integer"]),
     (["trainer.epochs=2.5"], ["trainer.epochs"]),
@@ -152,6 +186,14 @@ def test_a_folder_may_be_named_from_home(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("HOME", "/home/somebody")
     config = compose(["output_dir='~/try'", "data_root='~/data'"])
     assert (config.output_dir, config.data_root) == ("/home/somebody/try", "/home/somebody/data")
+
+
+def test_the_resolvers_of_hydra_may_be_used(empty_folder: Path) -> None:
+    config = compose(["output_dir=${hydra:runtime.output_dir}", "seed=${hydra:job.num}", "tracking.run_name=${now:%Y}"])
+    assert (config.output_dir, config.seed) == ("outputs", 0)  # as the checks before a job take it
+    assert (config.tracking.run_name or "").isdigit()
+    process = run_here("seed=${hydra:job.nothing}")
+    assert_one_sentence(process, "seed")
 
 
 def test_a_missing_folder_of_data_is_named(empty_folder: Path) -> None:

@@ -1,8 +1,10 @@
 """Turns what Hydra composed into a `Config`, or refuses it in one sentence, with the way out."""
 
+import ast
 import dataclasses
 import difflib
 import functools
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from fashion_mnist.config import ARGUMENTS, CONF, GROUPS, SCHEMAS, Config, Rule
 from fashion_mnist.errors import UserError
 
+UNTYPED = ("defaults", "hydra", "_target_")  # what stands in conf/ and is no key to be set
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
 
 
@@ -21,11 +24,19 @@ def checked(composed: DictConfig, choices: dict[str, str], primary: str = "confi
     """
     content: Any = OmegaConf.to_container(composed)
     content.pop("hydra", None)  # which `compose` leaves in
-    for key in (item.name for item in dataclasses.fields(SCHEMAS[primary])):
+    check_keys(SCHEMAS[primary], content, "", primary)
+    if preset := choices.get("experiment"):
+        if "experiment" in content:
+            raise UserError(f"conf/experiment/{preset}.yaml must begin with the line `# @package _global_`.")
+        check_keys(SCHEMAS[primary], content, "experiment", preset)
+    for item in dataclasses.fields(SCHEMAS[primary]):
+        key, value = item.name, content.get(item.name)
         if key in GROUPS and key not in choices:  # Hydra would merge a list of options
             raise UserError(f"{key} takes one option; to try several one after another, use -m.")
-        if key not in GROUPS and isinstance(content.get(key), dict):  # OmegaConf does not say where, for a list
-            raise UserError(f"{key} has no keys of its own, got {content[key]}.")
+        if key in GROUPS:
+            check_keys(item.type, value, key, choices[key])
+        elif isinstance(value, dict):  # OmegaConf does not say where, for a list
+            raise UserError(f"{key} has no keys of its own, got {value}.")
     config = built(SCHEMAS[primary], content)
     for name in ("data_root", "output_dir"):
         if folder := getattr(config, name, None):
@@ -33,6 +44,36 @@ def checked(composed: DictConfig, choices: dict[str, str], primary: str = "confi
     if isinstance(config, Config):
         check_training(config, choices)
     return config
+
+
+def check_keys(schema: Any, section: Any, group: str, option: str) -> None:
+    """Refuses keys of a file of conf/ that nothing reads, and the lack of those that have no default."""
+    file, written = Path("conf", group, f"{option}.yaml").as_posix(), example_of(group, option)
+    if not isinstance(section, dict):
+        raise UserError(f"{group} must have keys of its own, got {section}.")
+    if dataclasses.is_dataclass(schema):
+        known = {item.name: item.default is item.default_factory for item in dataclasses.fields(schema)}  # both MISSING
+    else:
+        target = str(section.get("_target_"))
+        known = arguments_of(target, file, written) | {"_target_": True, "name": group == "model"}
+    for key in (key for key in section if key in written and key not in known):
+        raise UserError(f"{file} has a key that nothing reads, {key}; there are {', '.join(known)}.")
+    for key in (key for key, needed in known.items() if needed and key not in section):
+        name = f"{group}.{key}" if group else key
+        raise UserError(f"{name} is missing: {file} must have it, and ~{name} cannot take it away.")
+
+
+def arguments_of(target: str, file: str, written: dict[str, Any]) -> dict[str, bool]:
+    """The arguments of a function, and whether it needs them, from the source of models.py: importing takes seconds."""
+    module, _, name = target.rpartition(".")
+    source = (Path(__file__).parent / "models.py").read_text("utf-8") if module == "fashion_mnist.models" else ""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and node.name == name and not node.args.kwarg:
+            needed, arguments = len(node.args.args) - len(node.args.defaults), node.args.args + node.args.kwonlyargs
+            return {argument.arg: index < needed for index, argument in enumerate(arguments)}
+    if source and name not in source:
+        raise UserError(f"{file}: there is no function {name} in src/fashion_mnist/models.py.")
+    return dict.fromkeys(written, False)
 
 
 def built(schema: type, content: Any) -> Any:
@@ -72,11 +113,19 @@ def check_training(config: Config, choices: dict[str, str]) -> None:
             check_argument(f"{group}.{key}", value, example.get(key, value), ARGUMENTS.get(key))
 
 
+def read(file: Path) -> dict[str, Any]:
+    """The keys and values of a file of conf/."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(file))
+    if not isinstance(content, dict):
+        raise UserError(f"conf/{file.relative_to(CONF).as_posix()} must consist of lines such as `key: value`.")
+    return content
+
+
 def example_of(group: str, option: str | None) -> dict[str, Any]:
     """What an option's YAML file says, and the files of its own group that it builds on; nothing if there is none."""
     file = CONF / group / f"{option}.yaml"
-    content: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
-    below = [base for base in content.pop("defaults", []) if isinstance(base, str) and base != "_self_"]
+    content = read(file) if file.is_file() else {}
+    below = [base for base in content.pop("defaults", None) or [] if isinstance(base, str) and base != "_self_"]
     return functools.reduce(lambda built, base: built | example_of(group, base), below, {}) | content
 
 
@@ -99,23 +148,28 @@ def check_argument(key: str, value: Any, example: Any, rule: Rule | None) -> Non
 def unknown_key(key: str, primary: str = "config") -> str:
     """What is said to a key that cannot be set: names the near one that can, or the option that has it."""
     known = known_keys(primary)
-    if key in GROUPS and key in known:
+    if key in known and "." not in key:
         return f"{key} takes the name of one of its options; --help lists them."
     if key in known:
         group, _, name = key.partition(".")
-        having = [file.stem for file in sorted((CONF / group).glob("*.yaml")) if name in OmegaConf.load(file)]
-        return f"the chosen option of {group} has no key '{name}'; it belongs to {group}={' | '.join(having)}."
+        return f"the chosen option of {group} has no key '{name}'; it belongs to {group}={' | '.join(known[key])}."
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f" did you mean {near[0]}?" if near else ""
     return f"there is no key '{key}';{hint} --help lists all keys."
 
 
-def known_keys(primary: str = "config") -> list[str]:
-    """Every key that can be set: groups, their keys, and the top level, such as `trainer` and `trainer.epochs`."""
-    main: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{primary}.yaml"))
-    groups = {group for entry in main.pop("defaults") if isinstance(entry, dict) for group in entry}
-    keys = groups | set(main) - {"hydra"}
-    for group in groups & set(GROUPS):
-        for file in (CONF / group).glob("*.yaml"):
-            keys |= {f"{group}.{name}" for name in OmegaConf.load(file) if name not in ("defaults", "_target_")}
-    return sorted(keys)
+def known_keys(primary: str = "config") -> dict[str, list[str]]:
+    """Every key that can be set, such as `trainer` and `trainer.epochs`, and the options of its group that have it."""
+    groups = groups_of(primary)
+    known: dict[str, list[str]] = {key: [] for key in [*groups, *read(CONF / f"{primary}.yaml")]}
+    for file in sorted(file for group in groups if group in GROUPS for file in (CONF / group).glob("*.yaml")):
+        with suppress(Exception):  # a file that nobody has chosen, and nobody can read
+            for name in read(file):
+                known.setdefault(f"{file.parent.name}.{name}", []).append(file.stem)
+    return {key: options for key, options in known.items() if key.rpartition(".")[2] not in UNTYPED}
+
+
+def groups_of(primary: str) -> dict[str, str | None]:
+    """The config groups that a file of conf/ composes, each with the option that is chosen there."""
+    entries = read(CONF / f"{primary}.yaml").get("defaults") or []
+    return {group: option for entry in entries if isinstance(entry, dict) for group, option in entry.items()}

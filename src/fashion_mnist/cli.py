@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,10 +23,10 @@ from hydra.core.override_parser.types import ValueType
 from hydra.core.utils import env_override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from fashion_mnist.checks import checked, unknown_key
+from fashion_mnist.checks import checked, groups_of, read, unknown_key
 from fashion_mnist.config import CONF
 from fashion_mnist.errors import UserError, make_streams_last
 
@@ -116,6 +117,8 @@ def compose(overrides: list[str], primary: str = "config") -> Any:
     """
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         composed = hydra.compose(primary, overrides, return_hydra_config=True)
+    composed.hydra.runtime.output_dir, composed.hydra.job.num, composed.hydra.job.id = "outputs", 0, "0"  # as of a job
+    HydraConfig.instance().set_config(composed)  # where `${hydra:...}` is looked up
     config = checked(composed, dict(composed.hydra.runtime.choices), primary)
     config.overrides = overrides
     return config
@@ -127,7 +130,7 @@ def as_overrides(arguments: Iterable[str]) -> list[str]:
     `mlflow run . -P key=value` hands every parameter that MLproject does not declare over as `--key value`
     (https://github.com/mlflow/mlflow/issues/4390).
     """
-    flags, overrides, rest = [], [], list(arguments)
+    flags, overrides, rest = [], [], [argument for argument in arguments if argument != "--"]
     while rest:
         argument = rest.pop(0)
         name, equals, value = argument.partition("=")
@@ -164,11 +167,11 @@ def help_text(job: Callable[..., Any], primary: str) -> str:
     main_file = CONF / f"{primary}.yaml"
     groups, keys = ["Groups, each with its options:"], ["", "Keys, with their defaults:"]
     keys += commented_keys(main_file, "")
-    text = main_file.read_text(encoding="utf-8")
-    for group, default, comment in re.findall(r"(?m)^  - (\w+): (\w+)\s*# (.*)$", text):
+    comments = dict(re.findall(r"(?m)^ *- (\w+):.*?# (.*)$", main_file.read_text(encoding="utf-8")))
+    for group, default in groups_of(primary).items():
         files = sorted((CONF / group).glob("*.yaml"), key=lambda file: (file.stem != default, file.stem))
         options = [f"{file.stem} (default)" if file.stem == default else file.stem for file in files]
-        groups.append(f"  {group:<11} {' '.join(comment.split())}")
+        groups.append(f"  {group:<11} {' '.join(comments.get(group, '').split())}")
         groups.append(textwrap.indent(textwrap.fill(" | ".join(options), 86), " " * 14))
         shown: set[str] = set()
         for file in files if group != "experiment" else []:
@@ -187,8 +190,7 @@ def docstring_of(module: str) -> str:
 
 def commented_keys(file: Path, prefix: str) -> list[str]:
     """The top-level keys of a YAML file that carry a comment, as aligned lines."""
-    values: Any = OmegaConf.to_container(OmegaConf.load(file))
-    lines = []
+    values, lines = read(file), []
     for key, comment in re.findall(r"(?m)^(\w+):.*?# (.*)$", file.read_text(encoding="utf-8")):
         value = "null" if values[key] is None else str(values[key])
         value = re.sub(r"\$\{oc\.env:(\w+),(.*)\}", r"$\1 or \2", value).replace(" or null", "")
@@ -224,9 +226,14 @@ def explain(error: BaseException, primary: str = "config") -> str | None:
     match error:
         case UserError():
             return str(error)
-        case MissingConfigException(options=list() as options):
-            group, _, choice = (error.missing_cfg_file or "").rpartition("/")
-            return f"{group} has no option '{choice}'; choose one of {', '.join(options)}."
+        case MissingConfigException(missing_cfg_file=str() as missing, options=list() as options):
+            group, _, choice = missing.partition("/")
+            if not options:  # a file of one group chooses among another's
+                file, (other, _, option) = str(error).split("'")[1], choice.partition("/")
+                at = "" if group == "experiment" else f"@_global_.{other}"
+                return f"conf/{file}.yaml: for an option of another group, write `- override /{other}{at}: {option}`."
+            folder = f", or name the folder: data.dir={choice}" if group == "data" and "/" in choice else ""
+            return f"{group} has no option '{choice}'; choose one of {', '.join(options)}{folder}."
         case OverrideParseException():
             key, equals, _ = error.override.partition("=")
             if not equals:
@@ -238,8 +245,18 @@ def explain(error: BaseException, primary: str = "config") -> str | None:
             key, values = found.groups()
             as_list = f"write {key}=[{values}] for a list, or " if "." in key else ""
             return f"{key} got several values: {as_list}add -m for a sweep over them."
-        case HydraException():
-            return " ".join(str(error).split())
+        case HydraException() if found := re.search(r"Multiple values for (\w+)\.", str(error)):
+            return f"{found[1]} is chosen already: leave the + out, or write `override` before it in a file's defaults."
+        case yaml.MarkedYAMLError(problem_mark=yaml.Mark(name=file, line=line), problem=problem):
+            return f"{file.replace(str(CONF), 'conf')}, line {line + 1}: {problem}; mend this line, or one above it."
+        case UnicodeDecodeError(object=text) if files := [x for x in CONF.rglob("*.yaml") if text in x.read_bytes()]:
+            file, line = str(files[0]).replace(str(CONF), "conf"), text[: error.start].count(b"\n") + 1
+            return f"{file}, line {line}: this is not UTF-8; write the line anew, or save the file with that encoding."
+        case Exception() if isinstance(error, HydraException | yaml.YAMLError) or "defaults list in" in str(error):
+            text = re.sub(r"(?i)(in|primary config) '([\w/]+)'", r"\1 conf/\2.yaml", str(error) or str(error.__cause__))
+            return " ".join(text.split())
+        case AttributeError() if "_set_flag" in str(error):  # Hydra's, for its own key without a value
+            return "hydra must have keys of its own, or not be there, in conf/config.yaml and in an experiment."
         case ValueError() if "Config group override" in str(error):
             return "a group such as model or data takes the name of one of its options; --help lists them."
         case ConfigKeyError():

@@ -7,6 +7,7 @@ itself is the schema of the types, and `ARGUMENTS` holds the ranges of the names
 import re
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,10 @@ class Rule:
     holds: Callable[[Any], object]
 
     def check(self, key: str, value: Any) -> None:
-        if not self.holds(value):
-            raise UserError(f"{key} must be {self.text}, got {value!r}.")
+        with suppress(TypeError):  # a text, or nothing, where a file of conf/ should have a number
+            if self.holds(value):
+                return
+        raise UserError(f"{key} must be {self.text}, got {value!r}.")
 
 
 def at_least(low: float) -> Rule:
@@ -61,6 +64,7 @@ VARIANTS = Rule(
 )
 
 ARGUMENTS: dict[str, Rule] = {
+    "_target_": NOT_EMPTY,
     "name": A_NAME,
     "activation": one_of("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softplus"),
     # Those that scale by themselves.

@@ -4,6 +4,8 @@ import dataclasses
 import itertools
 import math
 import os
+import re
+import shutil
 import subprocess
 import sys
 import typing
@@ -13,6 +15,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from fashion_mnist import checks, cli
+from fashion_mnist.__main__ import main_job
 from fashion_mnist.checks import example_of
 from fashion_mnist.cli import SWITCHES, as_overrides, check_all, explain
 from fashion_mnist.config import ARGUMENTS, CONF, GROUPS, SCHEMAS, Rule
@@ -169,6 +173,140 @@ def test_invalid_configurations_are_refused_in_one_sentence(full: bool, survived
         sentence = refusal(case)
         assert case.key.rpartition(".")[2] in sentence or "a group such as" in sentence, f"{case.title}: {sentence}"
     survived("an invalid configuration, made from every key of the schema", len(chosen), len(chosen))
+
+
+class Broken(NamedTuple):
+    """A file of conf/ as nobody can mean it, and what was done to it."""
+
+    file: str
+    fault: str
+    content: bytes
+
+
+def blocks(text: str) -> dict[str, str]:
+    """The top-level keys of a YAML file, each with its lines."""
+    return {part.partition(":")[0]: part for part in re.split(r"(?m)^(?=\w+:)", text)[1:]}
+
+
+def of_files() -> Iterator[Broken]:
+    """Every file that Hydra reads: cut, emptied, no mapping, wrongly encoded, and each key left out or spoiled."""
+    for path in sorted(CONF.rglob("*.yaml")):
+        file, text = path.relative_to(CONF).as_posix(), path.read_text()
+        if file == "pipeline.yaml":
+            continue
+        content = text.encode()
+        yield Broken(file, "cut in the middle", content[: len(content) // 2])
+        yield Broken(file, "emptied", b"")
+        yield Broken(file, "a list", b"- 1\n- 2\n")
+        yield Broken(file, "a text", b"epochs\n")
+        yield Broken(file, "Latin-1", content + "# caf\xe9\n".encode("latin-1"))
+        yield Broken(file, "UTF-16", text.encode("utf-16"))
+        yield Broken(file, "a tab", content + b"more:\n\tepochs: 1\n")
+        yield Broken(file, "a null byte", content + b"\0")
+        for number, (key, block) in enumerate(blocks(text).items()):
+            yield Broken(file, f"{key} left out", text.replace(block, "").encode())
+            changed = {
+                "without value": f"{key}:\n",
+                "twice": block + block,
+                "indented": f"  {block}",
+                "misspelt": f"{key}_{block.removeprefix(key)}",
+                "dedented below": re.sub(r"(?m)^ +", "", block),
+            }
+            fault, lines = list(changed.items())[(number + len(text)) % len(changed)]  # another for each key
+            if lines != block:
+                yield Broken(file, f"{key} {fault}", text.replace(block, lines).encode())
+
+
+BROKEN = list(of_files())
+
+
+@pytest.fixture
+def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of conf/, which is read in its place."""
+    shutil.copytree(CONF, tmp_path / "conf")
+    for module in (cli, checks):
+        monkeypatch.setattr(module, "CONF", tmp_path / "conf")
+    return tmp_path / "conf"
+
+
+def answer(primary: str, typed: list[str]) -> str | None:
+    """What is said to a configuration: nothing where it is valid."""
+    try:
+        check_all([*REQUIRED.get(primary, []), *typed], primary)
+    except Exception as error:
+        return explain(error, primary) or f"a traceback\n{error!r}"
+    return None
+
+
+def test_broken_files_are_refused_in_one_sentence_that_names_them(conf: Path, full: bool, survived: Survived) -> None:
+    chosen, refused = BROKEN if full else BROKEN[:: len(BROKEN) // 60], 0
+    for file, fault, content in chosen:
+        whole, (group, _, name) = (conf / file).read_bytes(), file.removesuffix(".yaml").rpartition("/")
+        (conf / file).write_bytes(content)
+        sentence = answer("config", [f"{group}={name}"]) if group else answer(name, [])
+        (conf / file).write_bytes(whole)
+        if sentence is not None:
+            refused += 1
+            assert "\n" not in sentence, f"{file}, {fault}: {sentence}"
+            named = [f"conf/{file}", fault.partition(" ")[0], *(["'run'"] if name == "reproduce" else [])]
+            assert any(word in sentence for word in named), f"{file}, {fault}: {sentence}"
+    assert refused > len(chosen) / 2
+    survived("a broken file of conf/: refused in one sentence, or a valid configuration", len(chosen), len(chosen))
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("name: mine\nhidden: [128\nl2: 0\n", "line 3"),
+        ("name: mine\nhidden:\n\t- 128\n", "line 3"),
+        ("name: mine\nl2: 0\nl2: 1\n", "line 3"),
+        ("name: mine\n# caf\xe9\n", "line 2"),
+    ],
+    ids=["an open bracket", "a tab", "a key twice", "Latin-1"],
+)
+def test_the_line_is_named_and_no_key_is_needed_for_it(content: str, line: str, conf: Path) -> None:
+    (conf / "model/mine.yaml").write_text(content, encoding="latin-1")
+    assert f"conf/model/mine.yaml, {line}:" in f"{answer('config', ['model=mine'])}"
+    with pytest.raises(SystemExit), cli.explained():
+        cli.help_text(main_job, "config")
+    assert "did you mean trainer.epochs?" in f"{answer('config', ['trainer.epoch=3'])}"  # which needs no broken file
+
+
+MINE = "name: mine\n_target_: fashion_mnist.models.mlp\nhidden: [8]\nactivation: relu\n"
+
+
+@pytest.mark.parametrize(
+    ("group", "content", "words"),
+    [
+        ("model", MINE.replace("hidden: [8]\n", ""), ["model.hidden is missing: conf/model/mine.yaml"]),
+        ("model", MINE.replace("hidden", "hiden"), ["conf/model/mine.yaml", "hiden; there are name, hidden,"]),
+        ("model", MINE.replace("mlp", "mpl"), ["conf/model/mine.yaml", "no function mpl"]),
+        ("model", "", ["conf/model/mine.yaml must have it"]),
+        ("model", "- 1\n", ["conf/model/mine.yaml must consist of lines"]),
+        ("model", f"defaults: [trainer: transfer]\n{MINE}", ["`- override /trainer@_global_.trainer: transfer`"]),
+        ("optimizer", "learning_rate: 0.1\n", ["optimizer._target_ is missing: conf/optimizer/mine.yaml"]),
+        ("trainer", "epochs: 3\nbatch_size: 32\n", ["trainer.precision is missing: conf/trainer/mine.yaml"]),
+        ("experiment", "seed: 3\n", ["conf/experiment/mine.yaml must begin with the line `# @package _global_`"]),
+        ("experiment", "# @package _global_\nsead: 3\n", ["conf/experiment/mine.yaml has a key", "sead"]),
+        (
+            "experiment",
+            "# @package _global_\ndefaults: [model: cnn]\n",
+            ["conf/experiment/mine.yaml", "`- override /model: cnn`"],
+        ),
+    ],
+)  # fmt: skip
+def test_what_an_own_file_lacks_is_named_with_the_way_out(
+    group: str, content: str, words: list[str], conf: Path
+) -> None:
+    (conf / group / "mine.yaml").write_text(content)
+    sentence = f"{answer('config', [f'{group}=mine'])}"
+    for word in words:
+        assert word in sentence
+
+
+def test_an_own_architecture_needs_no_function_of_the_project(conf: Path) -> None:
+    (conf / "model/mine.yaml").write_text("name: mine\n_target_: my_package.network\nanything: 3\n")
+    assert answer("config", ["model=mine"]) is None
 
 
 REAL = {

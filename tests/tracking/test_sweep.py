@@ -86,6 +86,18 @@ def test_a_preset_can_be_a_sweep_of_its_own(tiny_data: Path, empty_folder: Path)
 
 
 @pytest.mark.slow
+def test_jobs_may_be_named_by_what_hydra_knows_of_them(tiny_data: Path, empty_folder: Path) -> None:
+    named = ["tracking.run_name=job${hydra:job.num}", "output_dir=${hydra:runtime.output_dir}"]
+    process = run_here("-m", *TINY, f"data_root={tiny_data}", "trainer.epochs=1", "seed=3,4", *named)
+    assert process.returncode == 0, process.stderr
+    assert {run.info.run_name for run in all_runs() if "mlflow.parentRunId" in run.data.tags} == {"job0", "job1"}
+    (parent,) = [run for run in all_runs() if "mlflow.parentRunId" not in run.data.tags]
+    assert f"{parent.info.run_name}".startswith("sweep data=synthetic")
+    assert "job${hydra:job.num}" in parent.data.tags["mlflow.note.content"]
+    assert len(list(empty_folder.glob("multirun/*/*/*/models/mlp/model.keras"))) == 2
+
+
+@pytest.mark.slow
 def test_a_sweep_with_a_job_that_fails_goes_on_and_ends_as_failed(empty_folder: Path, tiny_data: Path) -> None:
     filters = "model.filters=[8,8,8,8,8],[4]"
     process = run_step("-m", *TINY, f"data_root={tiny_data}", "model=cnn", filters, "trainer.epochs=1")

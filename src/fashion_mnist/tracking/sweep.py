@@ -38,7 +38,9 @@ class SweepRun(Callback):
         if config.hydra.job.name in ("fetch", "evaluate"):  # they open no runs of their own
             return
         self.config = TrackingConfig(**OmegaConf.to_container(config.tracking, resolve=True))  # type: ignore[arg-type]
-        overrides = list(config.hydra.overrides.task)
+        if OmegaConf.is_interpolation(config.tracking, "run_name"):  # which gives each job its own
+            self.config.run_name = None
+        overrides: Any = OmegaConf.to_container(config.hydra.overrides.task)  # as typed, whatever a job makes of it
         try:
             store.check(self.config, overrides)
             digest = sweep_digest(config.hydra.job.name, overrides)

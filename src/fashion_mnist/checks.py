@@ -110,7 +110,8 @@ def check_training(config: Config, choices: dict[str, str]) -> None:
                 raise UserError(unknown_key(f"{group}.{key}"))
             if key == "_target_" and value != example.get(key, value):
                 raise UserError(f"{group}._target_ cannot be set; a file in conf/{group} makes it an option.")
-            check_argument(f"{group}.{key}", value, example.get(key, value), ARGUMENTS.get(key))
+            expected = group if key in ("name", "_target_") else example.get(key, value)
+            check_argument(f"{group}.{key}", value, expected, ARGUMENTS.get(key))
 
 
 def read(file: Path) -> dict[str, Any]:

@@ -268,6 +268,11 @@ def explain(error: BaseException, primary: str = "config") -> str | None:
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             place = f"the disk of the results, or that of temporary files in {tempfile.gettempdir()}"
             return f"No space left on device: {place}; make room, and start the same command again."
+        case OSError() if "Invalid loaded object type" in str(error):  # OmegaConf's, for a file that is a number
+            files = [
+                file for file in CONF.rglob("*.yaml") if isinstance(yaml.safe_load(file.read_bytes()), int | float)
+            ]
+            return f"{str(files[0]).replace(str(CONF), 'conf')} must consist of lines such as `key: value`."
         case OSError(filename=str() as filename):
             return f"cannot use {filename}: {error.strerror}."
         case Exception() if type(error).__name__ == "MlflowException":  # known by name: its import takes seconds

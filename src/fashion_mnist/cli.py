@@ -27,6 +27,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 from fashion_mnist.checks import checked, unknown_key
 from fashion_mnist.config import CONF
 from fashion_mnist.errors import UserError
+from fashion_mnist.passwords import tidy_environment, without_password
 
 FLAGS = get_args_parser()._option_string_actions  # Hydra's own, such as "--cfg" and "-c"
 SWITCHES = {"--check-only": "check_only", "--checkout": "checkout"}  # which need no value
@@ -143,7 +144,7 @@ def as_overrides(arguments: Iterable[str]) -> list[str]:
             overrides.append(f"{name[2:]}={rest.pop(0)}")
         else:
             raise UserError(f"{name} needs a value: {name} VALUE or {name[2:]}=VALUE; --help lists the keys.")
-    return flags + [quoted(override) for override in overrides]
+    return flags + [quoted(without_password(override)) for override in overrides]
 
 
 def quoted(override: str) -> str:
@@ -194,6 +195,7 @@ def explained(primary: str = "config") -> Iterator[None]:
     """Ends the process with one sentence where something fails that the user can mend; else the traceback is shown."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers ask for an end by it, as people by Ctrl-C
     try:
+        tidy_environment()
         yield
     except KeyboardInterrupt as error:
         print(f"\nInterrupted{': ' if str(error) else '.'}{error}", file=sys.stderr)
@@ -239,6 +241,7 @@ def explain(error: BaseException, primary: str = "config") -> str | None:
             return f"No space left on device: {place}; make room, and start the same command again."
         case OSError(filename=str() as filename):
             return f"cannot use {filename}: {error.strerror}."
-        case Exception() if type(error).__name__ == "MlflowException":  # known by name: its import takes seconds
+        case Exception() if {"MlflowException", "RequestException"} & {kind.__name__ for kind in type(error).__mro__}:
+            # Known by name: their import takes seconds.
             return f"MLflow refuses: {str(error).splitlines()[0].partition(' (Caused by')[0]}"
     return None

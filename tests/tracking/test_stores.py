@@ -12,11 +12,14 @@ import mlflow
 import pytest
 import requests
 from conftest import TINY, all_runs, assert_one_sentence, run_here
+from mlflow.exceptions import MlflowException
 
 from fashion_mnist.cli import as_overrides, compose
 from fashion_mnist.config import Config, TrackingConfig
 from fashion_mnist.errors import UserError
 from fashion_mnist.tracking import store
+from fashion_mnist.tracking.outbox import Measured, send_metrics
+from fashion_mnist.tracking.sweep import open_sweep
 from fashion_mnist.train import train
 
 Compose = Callable[..., Config]
@@ -217,6 +220,8 @@ def test_a_run_that_is_used_already_is_not_mixed_with_another(
     assert f"MLFLOW_RUN_ID={used} is not heeded" in capsys.readouterr().err
     monkeypatch.setenv("MLFLOW_RUN_ID", used)
     store.label_step(tiny().tracking, "fetch", "")
+    monkeypatch.setenv("MLFLOW_RUN_ID", used)
+    assert open_sweep(tiny().tracking, ["seed=1,2"], "digest", go_on=False) != used
     assert client.get_run(used).to_dictionary() == before
 
 
@@ -224,3 +229,10 @@ def test_a_run_of_another_folder_is_told_how_to_be_found(empty_folder: Path, tin
     known = {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db", "MLFLOW_RUN_ID": "0" * 32, "MLFLOW_EXPERIMENT_ID": "7"}
     process = run_here(*TINY, f"data_root={tiny_data}", **known)
     assert_one_sentence(process, 'MLFLOW_TRACKING_URI="sqlite:///$PWD/mlflow.db"', str(empty_folder))
+
+
+def test_metrics_that_do_not_arrive_are_never_taken_for_sent(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")  # with which MLflow says nothing of it
+    client = store.connect(tiny().tracking)
+    with pytest.raises(MlflowException, match="not found"):
+        send_metrics(client, "0" * 32, [Measured("loss", 0.5, 0, 0, False)])

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fashion_mnist.config import ARGUMENTS, CONF, GROUPS, SCHEMAS, Config, Rule
 from fashion_mnist.errors import UserError
+from fashion_mnist.passwords import refuse
 
 UNTYPED = ("defaults", "hydra", "_target_")  # what stands in conf/ and is no key to be set
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
@@ -89,11 +90,13 @@ def check_section(section: Any, written: Any, prefix: str = "") -> None:
         key, value, source = f"{prefix}{item.name}", getattr(section, item.name), written.get(item.name)
         if dataclasses.is_dataclass(value):
             check_section(value, source, f"{key}.")
-        elif isinstance(value, bool) and isinstance(source, int) and source not in (0, 1):
+            continue
+        refuse(key, str(value))  # such as one from a file of conf/
+        if isinstance(value, bool) and isinstance(source, int) and source not in (0, 1):
             raise UserError(f"{key} must be true or false, got {source}.")
-        elif isinstance(source, list) and any(isinstance(element, list | dict) for element in source):
+        if isinstance(source, list) and any(isinstance(element, list | dict) for element in source):
             raise UserError(f"{key} must be a list of texts, got {source}.")
-        elif value is not None and (rule := item.metadata.get("rule")):
+        if value is not None and (rule := item.metadata.get("rule")):
             rule.check(key, value)
 
 

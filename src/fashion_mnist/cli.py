@@ -29,6 +29,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 from fashion_mnist.checks import checked, groups_of, read, unknown_key
 from fashion_mnist.config import CONF
 from fashion_mnist.errors import UserError, make_streams_last
+from fashion_mnist.passwords import tidy_environment, without_password
 
 FLAGS = get_args_parser()._option_string_actions  # Hydra's own, such as "--cfg" and "-c"
 SWITCHES = {"--check-only": "check_only", "--checkout": "checkout"}  # which need no value
@@ -147,7 +148,7 @@ def as_overrides(arguments: Iterable[str]) -> list[str]:
             overrides.append(f"{name[2:]}={rest.pop(0)}")
         else:
             raise UserError(f"{name} needs a value: {name} VALUE or {name[2:]}=VALUE; --help lists the keys.")
-    return flags + [quoted(override) for override in overrides]
+    return flags + [quoted(without_password(override)) for override in overrides]
 
 
 def quoted(override: str) -> str:
@@ -208,6 +209,7 @@ def explained(primary: str = "config") -> Iterator[None]:
     except RuntimeError:  # nobody knows this user, as in a container, and MLflow insists on a home
         os.environ["HOME"] = tempfile.gettempdir()
     try:
+        tidy_environment()
         if not CONF.is_dir():
             raise UserError("conf/ does not lie beside the package: type `pip install -e .` in the project's folder.")
         yield
@@ -275,6 +277,7 @@ def explain(error: BaseException, primary: str = "config") -> str | None:
             return f"{str(files[0]).replace(str(CONF), 'conf')} must consist of lines such as `key: value`."
         case OSError(filename=str() as filename):
             return f"cannot use {filename}: {error.strerror}."
-        case Exception() if type(error).__name__ == "MlflowException":  # known by name: its import takes seconds
+        case Exception() if {"MlflowException", "RequestException"} & {kind.__name__ for kind in type(error).__mro__}:
+            # Known by name: their import takes seconds.
             return f"MLflow refuses: {str(error).splitlines()[0].partition(' (Caused by')[0]}"
     return None

@@ -59,4 +59,4 @@ def reason_of(error: BaseException) -> str:
     """The first line of what went wrong, without the details of retries."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     text = text.rpartition("failed with exception ")[2]
-    return text.partition(" with url")[0].partition("(Background")[0].strip()[:200]
+    return text.partition(" with url")[0].partition(" for url")[0].partition("(Background")[0].strip()[:200]

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
@@ -31,8 +32,14 @@ class Classifier(PythonModel):
             context: unused.
             model_input: uint8 (n, 28, 28).
             params: unused.
+
+        Raises:
+            MlflowException: the pixels were divided by 255, or are black throughout.
         """
-        probabilities = np.asarray(self.model(np.asarray(model_input), training=False))
+        images = np.asarray(model_input)
+        if np.max(images, initial=0) <= 1:  # MLflow has made whole numbers of them, as the signature says
+            raise MlflowException.invalid_parameter_value("No pixel is above 1: send raw pixels, from 0 to 255.")
+        probabilities = np.asarray(self.model(images, training=False))
         return [
             {
                 "class": self.class_names[int(row.argmax())],

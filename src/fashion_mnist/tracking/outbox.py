@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -41,7 +42,8 @@ class Outbox:
         self.values = dict(run.data.metrics)  # the latest that are told
         history = client.get_metric_history
         self.steps = {key: {point.step for point in history(self.run_id, key)} for key in self.values}  # told already
-        self.closed = self.delivered = False
+        self.closed = False
+        self.refused: str | None = None  # by a store that is there, and why; nothing if it has taken all
         self.closing = threading.Event()
 
     def measure(self, values: Mapping[str, float], step: int = 0, of_model: bool = False) -> None:
@@ -97,15 +99,15 @@ class Outbox:
         """Sends everything, and gives the run a status, if any; what the store does not take is kept on disk.
 
         Raises:
-            UserError: the store does not answer, and nothing can be kept.
+            UserError: the store refuses something, or it does not answer and nothing can be kept.
         """
         if self.closed:
             return
         self.closed = True
         self.parcel.status, self.parcel.ended = status, int(time.time() * 1000) if status else None
         try:
-            deliver(self.client, self.parcel)
-            self.delivered = True
+            self.refused = deliver(self.client, self.parcel)
+            folder = self.parcel.keep() if self.refused else None
         except BaseException as error:
             folder = self.parcel.keep()
             say(
@@ -116,6 +118,11 @@ class Outbox:
                 raise
         finally:
             self.temporary.cleanup()
+        if self.refused:
+            raise UserError(
+                f"run {self.run_id} is complete but for what {self.parcel.uri} refuses: {self.refused}. It is kept in "
+                f"{folder}; when the store takes it: python -m fashion_mnist.sync"
+            )
 
 
 class Measured(NamedTuple):
@@ -178,15 +185,24 @@ class Parcel:
             raise UserError(f"{folder} is damaged ({error}); delete it.") from error
 
 
-def deliver(client: "MlflowClient", parcel: Parcel) -> None:
-    """In such an order that a run which is finished lacks nothing."""
+def deliver(client: "MlflowClient", parcel: Parcel) -> str:
+    """In such an order that a run which is finished lacks nothing but what the store refuses, which is returned."""
     from mlflow.entities import RunTag
 
     send_metrics(client, parcel.run_id, [metric for metric in parcel.metrics if not metric.of_model])
-    for file, place in parcel.files:
-        client.log_artifact(parcel.run_id, file, place or None)
+    files = {file: partial(client.log_artifact, parcel.run_id, file, place or None) for file, place in parcel.files}
     if parcel.model:
-        log_model(client, parcel.run_id, Path(parcel.model))
+        files[parcel.model] = partial(log_model, client, parcel.run_id, Path(parcel.model))
+    refused: dict[str, str] = {}
+    for file, send in files.items():
+        try:
+            send()
+        except Exception:
+            client.get_run(parcel.run_id)  # fails too where the store is away; else it may refuse this file alone
+            try:
+                send()
+            except Exception as error:
+                refused[Path(file).name] = reason_of(error)
     if of_model := [metric for metric in parcel.metrics if metric.of_model]:
         model = logged_model(client, parcel.run_id)
         send_metrics(client, parcel.run_id, of_model, model.model_id if model else None)
@@ -194,6 +210,7 @@ def deliver(client: "MlflowClient", parcel: Parcel) -> None:
         client.log_batch(parcel.run_id, tags=[RunTag(key, value) for key, value in parcel.tags.items()])
     if parcel.status:
         client.set_terminated(parcel.run_id, parcel.status, parcel.ended)
+    return f"{', '.join(refused)} ({next(iter(refused.values()))})" if refused else ""
 
 
 def forget(client: "MlflowClient", run_id: str) -> None:
@@ -216,7 +233,8 @@ def send_kept(client: "MlflowClient", uri: str) -> tuple[list[str], dict[str, st
                 parcel = Parcel.read(folder)
                 if parcel.uri != uri or any(parcel.run_id in each for each in stays):  # in their order, or not at all
                     continue
-                deliver(client, parcel)
+                if refused := deliver(client, parcel):
+                    raise UserError(refused)
                 if parcel.status == "FINISHED":
                     forget(client, parcel.run_id)
             except Exception as error:  # whatever it is: the parcel stays, and others may go

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from fashion_mnist.config import Config, TrackingConfig
 from fashion_mnist.data.dataset import Card, Dataset
 from fashion_mnist.data.prepare import prepare
-from fashion_mnist.errors import say
+from fashion_mnist.errors import UserError, say
 from fashion_mnist.files import digest_here, lock_of
 from fashion_mnist.startup import import_tensorflow
 from fashion_mnist.tracking import lineage, store
 from fashion_mnist.tracking.description import describe
-from fashion_mnist.tracking.outbox import Outbox, catch_up, forget
+from fashion_mnist.tracking.outbox import Outbox, Parcel, catch_up, deliver, forget
 from fashion_mnist.tracking.store import PARENT, UNFINISHED
 from fashion_mnist.training.checkpoint import Checkpoint
 
@@ -77,9 +77,11 @@ def opened(config: Config, dataset: Dataset) -> Iterator[tuple["keras.Model", Ou
             if interrupted and checkpoint.progress:
                 done = f"{checkpoint.progress.epoch} of {config.trainer.epochs} epochs"
                 raise KeyboardInterrupt(f"{done} are done; the same command goes on from there.") from None
+            if outbox and outbox.refused:  # nothing is left to be done
+                checkpoint.remove()
             raise
         checkpoint.remove()
-        if outbox.delivered:
+        if outbox.refused == "":
             forget(client, outbox.run_id)
 
 
@@ -87,22 +89,20 @@ def run_of(client: "MlflowClient", config: Config, tags: dict[str, str], checkpo
     """The run to record in, with status RUNNING, nested below the sweep's run where there is one."""
     from mlflow.tracking.context.registry import resolve_tags
 
-    place = store.experiment(config.tracking, client)
     parent = os.environ.get(PARENT)
+    given = None if parent else store.given_run(client)
+    place = store.experiment(config.tracking, client)
     marks = {UNFINISHED: checkpoint.digest} if checkpoint.ours else {}
     if parent:
         marks["mlflow.parentRunId"] = parent
-    given = None if parent else os.environ.pop("MLFLOW_RUN_ID", None)
     run = unfinished_run(client, place, tags, checkpoint)
     if run is not None:
         done = f"after epoch {checkpoint.progress.epoch}" if checkpoint.progress else "from its beginning"
         say(f"Run {run.info.run_id} ({run.info.run_name}) was not finished; it goes on {done}.")
-        if given and given != run.info.run_id:
+        if given:
             name, note = f"goes on: {run.info.run_name}", f"Recorded in run `{run.info.run_id}`."
             store.label_step(config.tracking, name, note, given)
-    elif given:
-        run = client.get_run(given)
-    else:
+    elif (run := given) is None:
         return client.create_run(place, tags=resolve_tags(marks))
     for key, value in marks.items():
         client.set_tag(run.info.run_id, key, value)
@@ -201,18 +201,20 @@ def find_run(client: "MlflowClient", config: Config, card: Card) -> "Run":
 def log_report(config: TrackingConfig, name: str, note: str, tags: dict[str, str], files: Sequence[Path]) -> str:
     """Records a report as a run of its own, or in the run that `mlflow run` has opened, and returns the run's id."""
     client = store.connect(config)
+    given = store.given_run(client)
     place, mark = store.experiment(config, client), digest_here("report")
     with lock_of("report", mark):
         for left in client.search_runs([place], f"tags.{UNFINISHED} = '{mark}'"):  # of a process that was killed
             client.set_terminated(left.info.run_id, "KILLED")
             client.delete_tag(left.info.run_id, UNFINISHED)
-        run_id = os.environ.get("MLFLOW_RUN_ID") or client.create_run(place, tags={UNFINISHED: mark}).info.run_id
+        run_id = (given or client.create_run(place, tags={UNFINISHED: mark})).info.run_id
         # No parameters: `mlflow run -P` has recorded its own, and a parameter never changes.
         about = {"mlflow.runName": name[:200], "mlflow.note.content": note, "report": "comparison", UNFINISHED: mark}
         for key, value in (about | tags).items():
             client.set_tag(run_id, key, value)
-        for file in files:
-            client.log_artifact(run_id, str(file))
-        client.set_terminated(run_id)
+        parcel = Parcel(config.uri, run_id, files=[(str(file), "") for file in files], status="FINISHED")
+        refused = deliver(client, parcel)
         client.delete_tag(run_id, UNFINISHED)
+    if refused:
+        raise UserError(f"{config.uri} does not take {refused}; run {run_id} has the rest.")
     return run_id

@@ -6,6 +6,7 @@ MLflow is imported by `connect`, and not before.
 import contextlib
 import logging
 import os
+import re
 import sqlite3
 import sys
 from collections.abc import Sequence
@@ -14,15 +15,17 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 from fashion_mnist.config import TrackingConfig
-from fashion_mnist.errors import UserError
+from fashion_mnist.errors import UserError, say
 from fashion_mnist.files import lock_of
 from fashion_mnist.startup import importing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 PARENT = "FASHION_MNIST_PARENT_RUN_ID"  # the run of the sweep, for its jobs, which may be other processes
 UNFINISHED = "unfinished"  # the tag of runs that a checkpoint belongs to
+USED = {"variant", "sweep", "report"}  # tags of runs in which something is recorded
 
 
 def check(config: TrackingConfig, overrides: Sequence[str] = ()) -> None:
@@ -37,7 +40,7 @@ def check(config: TrackingConfig, overrides: Sequence[str] = ()) -> None:
     if "MLFLOW_RUN_ID" in os.environ and typed & {"tracking.uri", "tracking.experiment"}:
         raise UserError(
             "`mlflow run` opens the run itself: name the experiment with --experiment-name, and the store in the "
-            "environment variable MLFLOW_TRACKING_URI."
+            "environment variable MLFLOW_TRACKING_URI; outside of it, unset MLFLOW_RUN_ID."
         )
     try:
         address = urlparse(config.uri)
@@ -46,8 +49,15 @@ def check(config: TrackingConfig, overrides: Sequence[str] = ()) -> None:
     if address.scheme in ("http", "https"):
         import requests  # which a local database does without
 
+        user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD"))
+        address, login = f"{config.uri.rstrip('/')}/version", (user, password) if password else None
         try:
-            requests.get(f"{config.uri.rstrip('/')}/health", timeout=config.timeout)
+            version = requests.get(address, auth=login, timeout=config.timeout).text.strip()
+            if re.fullmatch(r"[0-2]\.[\w.]+", version):
+                raise UserError(
+                    f"the tracking server {config.uri} is of MLflow {version}, which keeps no models of MLflow 3; update "
+                    "it, or record in a local database: tracking.uri=sqlite:///mlflow.db"
+                )
         except requests.exceptions.SSLError:
             pass  # it is there, and MLflow has settings of its own for certificates
         except requests.RequestException as error:
@@ -57,9 +67,10 @@ def check(config: TrackingConfig, overrides: Sequence[str] = ()) -> None:
             ) from error
     elif address.scheme == "sqlite":
         check_database(config.uri)
-    elif address.scheme in ("", "file"):
+    elif re.fullmatch(r"(?!databricks)[^:]*|file:.*|[\w.-]+:\d+(/.*)?", config.uri):
         raise UserError(
-            f"MLflow keeps no runs in plain folders any more; instead of '{config.uri}' use a database: "
+            f"tracking.uri={config.uri} is no store: the address of a server begins with http:// or https://, and since "
+            "MLflow keeps no runs in plain folders any more, that of a database with sqlite:///, such as "
             "tracking.uri=sqlite:///mlflow.db"
         )
 
@@ -103,6 +114,7 @@ def connect(config: TrackingConfig) -> "MlflowClient":
     # A server that does not answer is given up in seconds, not minutes: what it is to be told is kept.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"  # which drops what does not arrive, and says so nowhere
     import_mlflow(config.uri)
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -119,8 +131,29 @@ def connect(config: TrackingConfig) -> "MlflowClient":
             client = mlflow.MlflowClient()
             client.search_experiments(max_results=1)
     except (MlflowException, ImportError, ValueError) as error:  # an address of a kind that nothing here can serve
-        raise UserError(f"the tracking store {config.uri} refuses: {str(error).splitlines()[0]}") from error
+        way = "; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" if "error code 401" in str(error) else ""
+        raise UserError(f"the tracking store {config.uri} refuses: {str(error).splitlines()[0]}{way}") from error
     return client
+
+
+def given_run(client: "MlflowClient") -> "Run | None":
+    """The run that `mlflow run` has opened for this process to record in, once; not one that is used already."""
+    if (run_id := os.environ.pop("MLFLOW_RUN_ID", None)) is None:
+        return None
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        uri, way = client.tracking_uri, "unset MLFLOW_RUN_ID."
+        if re.match("sqlite:///[^/]", uri):
+            absolute = uri.replace(":///", ":///$PWD/")
+            way = f'under `mlflow run` a relative address is read here: set MLFLOW_TRACKING_URI="{absolute}", or {way}'
+        raise UserError(f"MLFLOW_RUN_ID={run_id} names no run in {uri} of {Path.cwd()}; {way}") from error
+    if run.info.status == "RUNNING" and not USED & set(run.data.tags):
+        return run
+    say(f"MLFLOW_RUN_ID={run_id} is not heeded: something is recorded in that run already.")
+    return None
 
 
 def given_experiment(config: TrackingConfig) -> str | None:
@@ -159,9 +192,10 @@ def experiment(config: TrackingConfig, client: "MlflowClient") -> str:
     return identifier
 
 
-def label_step(config: TrackingConfig, name: str, note: str, run_id: str | None = None) -> None:
+def label_step(config: TrackingConfig, name: str, note: str, run: "Run | None" = None) -> None:
     """Names the run that `mlflow run` opens for a step which records nothing in a run of its own."""
-    if run_id := run_id or os.environ.get("MLFLOW_RUN_ID"):
+    if run or "MLFLOW_RUN_ID" in os.environ:
         client = connect(config)
-        client.set_tag(run_id, "mlflow.runName", name)
-        client.set_tag(run_id, "mlflow.note.content", note)
+        if run := run or given_run(client):
+            client.set_tag(run.info.run_id, "mlflow.runName", name)
+            client.set_tag(run.info.run_id, "mlflow.note.content", note)

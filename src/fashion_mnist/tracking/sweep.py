@@ -83,6 +83,7 @@ def sweep_digest(step: str, overrides: list[str]) -> str:
 def open_sweep(config: TrackingConfig, overrides: list[str], digest: str, go_on: bool) -> str:
     """Makes the run of a sweep, or continues the one of `mlflow run` or of the same sweep, and returns its id."""
     client = store.connect(config)
+    given = store.given_run(client)
     place = store.experiment(config, client)
     tags = {
         "sweep": "true",
@@ -90,12 +91,12 @@ def open_sweep(config: TrackingConfig, overrides: list[str], digest: str, go_on:
         "mlflow.note.content": f"Sweep: `{shlex.join(['-m', *overrides])}`; its runs are nested below.",
     }
     name = config.run_name or " ".join(["sweep", *overrides])[:200]
-    if run_id := os.environ.pop("MLFLOW_RUN_ID", None):
-        if is_made_up(client.get_run(run_id).info.run_name) or config.run_name:
+    if given:
+        if is_made_up(given.info.run_name) or config.run_name:
             tags["mlflow.runName"] = name
         for key, value in tags.items():
-            client.set_tag(run_id, key, value)
-        return run_id
+            client.set_tag(given.info.run_id, key, value)
+        return given.info.run_id
     if go_on and (found := client.search_runs([place], f"tags.sweep_digest = '{digest}'", max_results=1)):
         run_id = found[0].info.run_id
         say(f"The sweep goes on in run {run_id}; skip_finished=false starts it anew.")

@@ -1,0 +1,43 @@
+"""Passwords in addresses: moved to where the tools themselves look for them, so that nothing here writes one down."""
+
+import os
+import re
+from urllib.parse import unquote
+
+from fashion_mnist.errors import UserError
+
+# Up to the last @, since people forget that the @ and / of a password are written as %40 and %2F.
+STORE = (
+    r"(\+*tracking\.uri=['\"]?|MLFLOW_\w+_URI=)(https?|postgresql(?:\+psycopg2?)?)://([^:/@\s]*)(?::((?:(?!://).)*))?@"
+)
+SECRET = re.compile(r"://[^/@\s]*:.*@|https?://[^/@\s]+@|://.*(password|passwd|pwd|token|secret)(=|%3d)", re.I | re.S)
+PLACES = {"h": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"), "p": ("PGUSER", "PGPASSWORD")}
+
+
+def tidy_environment() -> None:
+    """Takes passwords out of the addresses of MLflow's stores; a variable that is empty is as if it were not set."""
+    for name, value in list(os.environ.items()):
+        if not value.strip() and name.startswith(("MLFLOW_", "FASHION_MNIST_")):
+            del os.environ[name]
+        elif name in ("MLFLOW_REGISTRY_URI", "MLFLOW_TRACKING_URI"):
+            os.environ[name] = without_password(f"{name}={value}").partition("=")[2]
+
+
+def without_password(setting: str) -> str:
+    """Moves the password of a store, in `key=address`, to the environment; refuses that of anything else."""
+    if found := re.match(STORE, setting, re.I | re.S):
+        key, scheme, *secrets = found.groups()
+        pairs = zip(PLACES[scheme[0].lower()], secrets, strict=True)
+        os.environ |= {name: unquote(value) for name, value in pairs if value}
+        setting = f"{key}{scheme}://{setting[found.end() :]}"
+    refuse(re.split("[=:]", setting)[0], setting)
+    return setting
+
+
+def refuse(key: str, value: str) -> None:
+    if SECRET.search(value):
+        raise UserError(
+            f"{key} holds a password, which every run would write down; keep it out of the address, in "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (a server), PGPASSWORD (PostgreSQL), ~/.netrc (a "
+            "mirror), or the file that read_default_file=... names (MySQL)."
+        )

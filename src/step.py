@@ -6,6 +6,8 @@ experiments, or none in an environment that holds only what the project needs, a
 
 import runpy
 import sys
+from pathlib import Path
 
-step = sys.argv.pop(1) if sys.argv[1:] and sys.argv[1].isidentifier() else "__main__"
+names = [file.stem for file in Path(__file__).with_name("fashion_mnist").glob("*.py")]
+step = sys.argv.pop(1) if sys.argv[1:] and sys.argv[1] in names else "__main__"
 runpy.run_module(f"fashion_mnist.{step}", run_name="__main__", alter_sys=True)

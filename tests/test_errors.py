@@ -20,10 +20,8 @@ def test_a_closed_pipe_ends_nothing(stream: str) -> None:
         f"for number in range(10_000): print(number, file=sys.{stream})",
         "print('still here', file=sys.stderr if sys.argv[1] == 'stdout' else sys.stdout)",
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", "\n".join(lines), stream],
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: writer},
-    )
+    stdout, stderr = (writer if name == stream else subprocess.PIPE for name in ("stdout", "stderr"))
+    process = subprocess.Popen([sys.executable, "-c", "\n".join(lines), stream], stdout=stdout, stderr=stderr)
     os.close(writer)
     told = b"".join(each or b"" for each in process.communicate(timeout=60))
     assert (process.returncode, told.strip()) == (0, b"still here")

@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Column, Table
 
-from fashion_mnist.cli import as_overrides, compose, explained
+from fashion_mnist.cli import as_overrides, compose, docstring_of, explained
 from fashion_mnist.config import BUILT, TRIED, Config, TrackingConfig
 from fashion_mnist.data import pictures
 from fashion_mnist.data.dataset import CLASS_NAMES
@@ -188,7 +188,7 @@ def draw(target: Path, files: Sequence[Path], images: np.ndarray, probabilities:
 
 def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]) or len(sys.argv) == 1:
-        print(__doc__)
+        print(docstring_of(__file__))
         return
     with explained():
         sys.exit(0 if answer(parse(sys.argv[1:])) else 1)

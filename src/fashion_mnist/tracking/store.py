@@ -55,8 +55,8 @@ def check(config: TrackingConfig, overrides: Sequence[str] = ()) -> None:
             version = requests.get(address, auth=login, timeout=config.timeout).text.strip()
             if re.fullmatch(r"[0-2]\.[\w.]+", version):
                 raise UserError(
-                    f"the tracking server {config.uri} is of MLflow {version}, which keeps no models of MLflow 3; update "
-                    "it, or record in a local database: tracking.uri=sqlite:///mlflow.db"
+                    f"the tracking server {config.uri} is of MLflow {version}, which keeps no models of MLflow 3; "
+                    "update it, or record in a local database: tracking.uri=sqlite:///mlflow.db"
                 )
         except requests.exceptions.SSLError:
             pass  # it is there, and MLflow has settings of its own for certificates
@@ -69,9 +69,8 @@ def check(config: TrackingConfig, overrides: Sequence[str] = ()) -> None:
         check_database(config.uri)
     elif re.fullmatch(r"(?!databricks)[^:]*|file:.*|[\w.-]+:\d+(/.*)?", config.uri):
         raise UserError(
-            f"tracking.uri={config.uri} is no store: the address of a server begins with http:// or https://, and since "
-            "MLflow keeps no runs in plain folders any more, that of a database with sqlite:///, such as "
-            "tracking.uri=sqlite:///mlflow.db"
+            f"tracking.uri={config.uri} is no store: the address of a server begins with http:// or https://, and, since "
+            "MLflow keeps no runs in plain folders any more, that of a database: tracking.uri=sqlite:///mlflow.db"
         )
 
 

@@ -57,11 +57,7 @@ class Request:
 
 
 def parse(arguments: Sequence[str]) -> Request:
-    """Reads the command line.
-
-    Raises:
-        UserError: there is no picture on it, or an option is unknown or lacks its value.
-    """
+    """Reads the command line; refuses one without a picture, and options that are unknown or lack their value."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--picture", type=Path, metavar="FILE")
@@ -89,11 +85,7 @@ def parse(arguments: Sequence[str]) -> Request:
 
 
 def answer(request: Request) -> bool:
-    """Reads, predicts and prints.
-
-    Returns:
-        Whether every picture could be read.
-    """
+    """Reads, predicts and prints; says whether every picture could be read."""
     config = compose(request.overrides)
     files = list(pictures.files_of(request.places))
     if not files:
@@ -109,16 +101,16 @@ def answer(request: Request) -> bool:
     if "MLFLOW_RUN_ID" in os.environ:  # set by `mlflow run`
         store.label_step(config.tracking, "predict", f"Told by {model_name}; pictures: {len(readable)}.")
     if request.picture:
-        draw(request.picture, readable, images, probabilities)
+        from fashion_mnist.evaluation import plots
+
+        best = [f"{CLASS_NAMES[row.argmax()]} {row.max():.0%}" for row in probabilities]
+        titles = [f"{textwrap.fill(file.name, 17)}\n{told}" for file, told in zip(readable, best, strict=True)]
+        write_figure(plots.sheet(images, titles), request.picture)
     return len(readable) == len(files)
 
 
 def trained(config: Config) -> Path:
-    """The variant's model: what people tried last, or else what `dvc repro` built.
-
-    Raises:
-        UserError: there is neither.
-    """
+    """The variant's model: what people tried last, or else what `dvc repro` built; a UserError if there is neither."""
     folders = [config.output_dir] if config.output_dir else [TRIED, BUILT]
     models = [dataclasses.replace(config, output_dir=folder).model_file for folder in folders]
     if found := next((file for file in models if file.is_file()), None):
@@ -141,22 +133,12 @@ def read_all(files: Sequence[Path]) -> tuple[list[Path], np.ndarray]:
 
 
 def load(address: str, tracking: TrackingConfig) -> Model:
-    """Loads a model.
-
-    Args:
-        address: a file, or what MLflow knows as `runs:/<id>/model` or `models:/<name>@<alias>`.
-        tracking: where MLflow is.
-
-    Raises:
-        UserError: it is not there, or not a model.
-    """
+    """Loads a model from a file, or from what MLflow knows as `runs:/<id>/model` or `models:/<name>@<alias>`."""
     import_tensorflow()
     from fashion_mnist.training import saving
 
-    if ":/" not in address:
-        return functools.partial(saving.load(Path(address)), training=False)
     with tempfile.TemporaryDirectory() as folder:
-        file = keras_file(store.connect(tracking), address, Path(folder))
+        file = keras_file(store.connect(tracking), address, Path(folder)) if ":/" in address else Path(address)
         return functools.partial(saving.load(file), training=False)
 
 
@@ -173,17 +155,6 @@ def show(files: Sequence[Path], probabilities: np.ndarray, as_json: bool, model_
             table.add_row(str(file), best[0][0], ", ".join(f"{name} {share:.1%}" for name, share in best))
     if not as_json:
         terminal().print(table)
-
-
-def draw(target: Path, files: Sequence[Path], images: np.ndarray, probabilities: np.ndarray) -> None:
-    """Draws the first forty images as the model sees them."""
-    from fashion_mnist.evaluation import plots
-
-    titles = [
-        f"{textwrap.fill(file.name, 17)}\n{CLASS_NAMES[row.argmax()]} {row.max():.0%}"
-        for file, row in zip(files, probabilities, strict=True)
-    ]
-    write_figure(plots.sheet(images, titles), target)
 
 
 def main() -> None:

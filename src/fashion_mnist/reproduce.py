@@ -10,7 +10,7 @@ trains nothing: 0 nothing differs, 4 something does.
 
 import sys
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from fashion_mnist.cli import main
@@ -71,9 +71,8 @@ def with_this_code(settings: Config, dataset: Dataset, evaluated: bool) -> str:
 
 
 def show_origins(origins: list[original.Origin], name: str) -> None:
-    table = Table(title=f"What made {name}, and what is here")
-    for heading in ("", "the run", "here", ""):
-        table.add_column(heading, overflow="fold")
+    columns = [Column(heading, overflow="fold") for heading in ("", "the run", "here", "")]
+    table = Table(*columns, title=f"What made {name}, and what is here")
     for row in origins:
         table.add_row(row.what, row.there, row.here, Text("differs", "bold red") if row.differs else "same")
     terminal().print(table)

@@ -32,9 +32,6 @@ def promote(config: CompareConfig, compared: Comparison, images: np.ndarray | No
 
     The winner is the group with the best mean accuracy on the validation images: the test images are there to judge it,
     not to choose it. Returns what was done, or why nothing was.
-
-    Raises:
-        UserError: the runs of the present champion are gone, or the winner's run logged another model than it trained.
     """
     from mlflow.exceptions import MlflowException
 

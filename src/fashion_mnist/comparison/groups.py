@@ -120,9 +120,6 @@ def compare(trainings: Sequence[Training], left_out: list[LeftOut], tested: Test
     """Groups trainings on the same data, and says of each group whether it is better than the baseline.
 
     The baseline is the name of a group; None for `mlp` where there is one, else for the least accurate.
-
-    Raises:
-        UserError: there is no such baseline.
     """
     groups = sorted(grouped(trainings), key=lambda group: -group.accuracy)
     named = {group.name: group for group in groups}

@@ -30,11 +30,7 @@ SILENT = ("model.name", "trainer.tensorboard", "trainer.resume")  # parameters t
 
 
 def read(config: CompareConfig) -> tuple[list[Training], list[LeftOut], Tested]:
-    """Reads the trainings that can be compared, newest first, and names the others.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Reads the trainings that can be compared, newest first, and names the others; a UserError if there is none."""
     if config.variants:
         named = of_pipeline() if config.variants == "all" else config.variants
         return with_predictions(of_folders(named), [])
@@ -43,11 +39,7 @@ def read(config: CompareConfig) -> tuple[list[Training], list[LeftOut], Tested]:
 
 
 def search(client: "MlflowClient", config: CompareConfig) -> list["Run"]:
-    """The runs of the experiment that are asked for, newest first.
-
-    Raises:
-        UserError: there is no such experiment, or the search cannot be read.
-    """
+    """The runs of the experiment that are asked for, newest first."""
     from mlflow.exceptions import MlflowException
     from mlflow.utils import get_results_from_paginated_fn
 
@@ -137,11 +129,7 @@ def curves_of(client: "MlflowClient", run_id: str, keys: Sequence[str]) -> dict[
 
 
 def predictions_of(artifacts: str) -> Predictions:
-    """What a run's model says of the test images.
-
-    Raises:
-        UserError: it is not kept.
-    """
+    """What a run's model says of the test images; a UserError if it is not kept."""
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
     from mlflow.utils.uri import is_local_uri
@@ -161,11 +149,7 @@ def of_pipeline() -> list[str]:
 
 
 def of_folders(variants: Sequence[str]) -> list[Training]:
-    """What `dvc repro` built of each variant, or else what people tried last, if that is complete.
-
-    Raises:
-        UserError: a variant's results are in neither place.
-    """
+    """What `dvc repro` built of each variant, or else what people tried last, if that is complete."""
     trainings = []
     for variant in variants:
         files, tried = results(Path(BUILT), variant), results(Path(TRIED), variant)

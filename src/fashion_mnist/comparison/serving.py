@@ -26,15 +26,9 @@ class Classifier(PythonModel):
         self.class_names = json.loads(Path(context.artifacts["class_names"]).read_text(encoding="utf-8"))
 
     def predict(self, context, model_input, params=None):  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The class of each image, and the probability of every class.
+        """The class of each image, uint8 (n, 28, 28), and the probability of every class.
 
-        Args:
-            context: unused.
-            model_input: uint8 (n, 28, 28).
-            params: unused.
-
-        Raises:
-            MlflowException: the pixels were divided by 255, or are black throughout.
+        Refused are pixels that were divided by 255, or are black throughout.
         """
         images = np.asarray(model_input)
         if np.max(images, initial=0) <= 1:  # MLflow has made whole numbers of them, as the signature says

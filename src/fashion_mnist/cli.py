@@ -29,6 +29,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 from fashion_mnist.checks import checked, groups_of, read, unknown_key
 from fashion_mnist.config import CONF
 from fashion_mnist.errors import UserError, make_streams_last
+from fashion_mnist.files import home
 from fashion_mnist.passwords import tidy_environment, without_password
 
 FLAGS = get_args_parser()._option_string_actions  # Hydra's own, such as "--cfg" and "-c"
@@ -204,10 +205,7 @@ def explained(primary: str = "config") -> Iterator[None]:
     """Ends the process with one sentence where something fails that the user can mend; else the traceback is shown."""
     make_streams_last()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers ask for an end by it, as people by Ctrl-C
-    try:
-        Path.home()
-    except RuntimeError:  # nobody knows this user, as in a container, and MLflow insists on a home
-        os.environ["HOME"] = tempfile.gettempdir()
+    os.environ.setdefault("HOME", str(home()))  # MLflow insists on one, also where nobody knows the user
     try:
         tidy_environment()
         if not CONF.is_dir():
@@ -268,13 +266,10 @@ def explain(error: BaseException, primary: str = "config") -> str | None:
         case OmegaConfBaseException():
             return f"{error.full_key or 'the configuration'}: {str(error).splitlines()[0].rstrip('.')}."
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            place = f"the disk of the results, or that of temporary files in {tempfile.gettempdir()}"
-            return f"No space left on device: {place}; make room, and start the same command again."
+            return f"No space left on device, for results or in {tempfile.gettempdir()}; make room, and start again."
         case OSError() if "Invalid loaded object type" in str(error):  # OmegaConf's, for a file that is a number
-            files = [
-                file for file in CONF.rglob("*.yaml") if isinstance(yaml.safe_load(file.read_bytes()), int | float)
-            ]
-            return f"{str(files[0]).replace(str(CONF), 'conf')} must consist of lines such as `key: value`."
+            file = next(x for x in CONF.rglob("*.yaml") if isinstance(yaml.safe_load(x.read_bytes()), int | float))
+            return f"{str(file).replace(str(CONF), 'conf')} must consist of lines such as `key: value`."
         case OSError(filename=str() as filename):
             return f"cannot use {filename}: {error.strerror}."
         case Exception() if {"MlflowException", "RequestException"} & {kind.__name__ for kind in type(error).__mro__}:

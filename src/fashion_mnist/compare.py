@@ -40,10 +40,9 @@ def compare(config: CompareConfig) -> None:
     report.show(compared, files)
     names = [group.name for group in compared.groups]
     name = f"compare {', '.join(names)}" if len(names) < 4 else f"compare {len(names)} with {compared.baseline.name}"
-    name = config.tracking.run_name or name
     tags = {"baseline": compared.baseline.name, "compared": str(len(compared.trainings))}
     note = report.as_note(compared, trainings[0].experiment)
-    run_id = log_report(config.tracking, name, note, tags, files)
+    run_id = log_report(config.tracking, config.tracking.run_name or name, note, tags, files)
     if config.promote:
         print(champion.promote(config, compared, images, run_id))
 

@@ -37,7 +37,6 @@ def without_password(setting: str) -> str:
 def refuse(key: str, value: str) -> None:
     if SECRET.search(value):
         raise UserError(
-            f"{key} holds a password, which every run would write down; keep it out of the address, in "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (a server), PGPASSWORD (PostgreSQL), ~/.netrc (a "
-            "mirror), or the file that read_default_file=... names (MySQL)."
+            f"{key} holds a password, which every run would write down; keep it in MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, PGPASSWORD (PostgreSQL), ~/.netrc (a mirror), or read_default_file=... (MySQL)."
         )

@@ -200,9 +200,7 @@ def sentence(group: Group, baseline: Group, difference: Difference, p: float, co
         low, high = (f"{100 * end:.1f}" for end in sorted(abs(end) for end in difference.interval))
         return f"`{better.name}` beats `{worse.name}` by {points} (95 % {low} to {high})."
     n = f"n = {group.n}" if group.n == baseline.n else f"n = {group.n} and {baseline.n}"
-    value, low, high = (
-        f"{100 * each:+.1f}".replace("-0.0", "+0.0") for each in (difference.value, *difference.interval)
-    )
+    value, low, high = (f"{100 * each:+z.1f}" for each in (difference.value, *difference.interval))
     more = f"more than {significance.MOST_SEEDS} seeds would be needed"
     if needed := significance.seeds_needed(significance.spread(group.right, baseline.right), comparisons):
         more = f"{needed[0]} seeds each would show {100 * needed[1]:.1f} points with 80 % power"

@@ -87,11 +87,8 @@ def tile(comparison: Comparison, image: np.ndarray, index: int) -> dict[str, str
 def charts(comparison: Comparison) -> dict[str, str]:
     """All charts that the comparison has material for, by name, as SVG elements."""
     with mpl.rc_context(STYLE):
-        drawn = {
-            "differences": differences(comparison),
-            "pareto": pareto(comparison),
-            **validation_curves(comparison.groups[:MOST_CURVES]),
-        }
+        drawn = {"differences": differences(comparison), "pareto": pareto(comparison)}
+        drawn |= validation_curves(comparison.groups[:MOST_CURVES])
         return {name: svg(figure, name) for name, figure in drawn.items() if figure is not None}
 
 

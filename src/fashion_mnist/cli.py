@@ -205,7 +205,7 @@ def explained(primary: str = "config") -> Iterator[None]:
     """Ends the process with one sentence where something fails that the user can mend; else the traceback is shown."""
     make_streams_last()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers ask for an end by it, as people by Ctrl-C
-    os.environ.setdefault("HOME", str(home()))  # MLflow insists on one, also where nobody knows the user
+    os.environ["HOME"] = os.environ.get("HOME") or str(home())  # MLflow insists on one, in a container too
     try:
         tidy_environment()
         if not CONF.is_dir():

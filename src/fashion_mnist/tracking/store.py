@@ -69,8 +69,9 @@ def check(config: TrackingConfig, overrides: Sequence[str] = ()) -> None:
         check_database(config.uri)
     elif re.fullmatch(r"(?!databricks)[^:]*|file:.*|[\w.-]+:\d+(/.*)?", config.uri):
         raise UserError(
-            f"tracking.uri={config.uri} is no store: the address of a server begins with http:// or https://, and that of "
-            "a database as in tracking.uri=sqlite:///mlflow.db; MLflow keeps no runs in plain folders any more"
+            f"tracking.uri={config.uri} is no store: MLflow keeps no runs in plain folders any more, and an address "
+            "begins with http:// or https:// for a server, and with sqlite:/// for a file: "
+            "tracking.uri=sqlite:///mlflow.db"
         )
 
 

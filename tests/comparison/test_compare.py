@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import sys
 import zlib
 from collections.abc import Callable
 from contextlib import chdir

@@ -69,8 +69,9 @@ def check(config: TrackingConfig, overrides: Sequence[str] = ()) -> None:
         check_database(config.uri)
     elif re.fullmatch(r"(?!databricks)[^:]*|file:.*|[\w.-]+:\d+(/.*)?", config.uri):
         raise UserError(
-            f"tracking.uri={config.uri} is no store: the address of a server begins with http:// or https://, and that of "
-            "a database as in tracking.uri=sqlite:///mlflow.db; MLflow keeps no runs in plain folders any more"
+            f"tracking.uri={config.uri} is no store: the address of a server begins with http:// or https://, and "
+            "since MLflow keeps no runs in plain folders any more, that of a database with sqlite:///, such as "
+            "tracking.uri=sqlite:///mlflow.db"
         )
 
 
@@ -146,9 +147,9 @@ def given_run(client: "MlflowClient") -> "Run | None":
     except MlflowException as error:
         uri, way = client.tracking_uri, "unset MLFLOW_RUN_ID."
         if re.match("sqlite:///[^/]", uri):
-            absolute = uri.replace(":///", ":///$PWD/")
-            way = f'under `mlflow run` a relative address is read here: set MLFLOW_TRACKING_URI="{absolute}", or {way}'
-        raise UserError(f"MLFLOW_RUN_ID={run_id} names no run in {uri} of {Path.cwd()}; {way}") from error
+            set_it = f"""set MLFLOW_TRACKING_URI="{uri.replace(":///", ":///$PWD/")}\""""
+            way = f"`mlflow run` reads a relative address in the project's folder, {Path.cwd()}: {set_it}, or {way}"
+        raise UserError(f"MLFLOW_RUN_ID={run_id} names no run in {uri}; {way}") from error
     if run.info.status == "RUNNING" and not USED & set(run.data.tags):
         return run
     say(f"MLFLOW_RUN_ID={run_id} is not heeded: something is recorded in that run already.")

@@ -7,9 +7,7 @@ from urllib.parse import unquote
 from fashion_mnist.errors import UserError
 
 # Up to the last @, since people forget that the @ and / of a password are written as %40 and %2F.
-STORE = re.compile(
-    r"([\w+.]+=['\"]?)(https?|postgresql(?:\+psycopg2?)?)://([^:/@\s]*)(?::((?:(?!://).)*))?@", re.I | re.S
-)
+STORE = re.compile(r"(?is)([\w+.]+=['\"]?)(https?|postgresql(?:\+psycopg2?)?)://([^:/@\s]*)(?::((?:(?!://).)*))?@")
 SECRET = re.compile(r"://[^/@\s]*:.*@|https?://[^/@\s]+@|://.*(password|passwd|pwd|token|secret)(=|%3d)", re.I | re.S)
 
 
@@ -26,9 +24,8 @@ def without_password(setting: str) -> str:
     """Moves the password of a store, in `key=address`, to the environment; refuses that of anything else."""
     if found := STORE.match(setting):
         key, scheme, *secrets = found.groups()
-        names = (
-            ("PGUSER", "PGPASSWORD") if scheme[0] in "pP" else ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
-        )
+        of_server = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+        names = ("PGUSER", "PGPASSWORD") if scheme.lower().startswith("p") else of_server
         os.environ |= {name: unquote(secret) for name, secret in zip(names, secrets, strict=True) if secret}
         setting = f"{key}{scheme}://{setting[found.end() :]}"
     refuse(re.split("[=:]", setting)[0], setting)

@@ -39,7 +39,7 @@ class Gate(ThreadingHTTPServer):
 
 
 class Passing(BaseHTTPRequestHandler):
-    server: Gate
+    server: Gate  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -59,7 +59,7 @@ class Passing(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         """Says nothing."""
 
 

@@ -96,7 +96,7 @@ def configuration(client: "MlflowClient", run: "Run", config: ReproduceConfig) -
         check_training(settings, options)
     except ConfigKeyError as error:
         raise UserError(
-            f"the code here does not know {error.full_key} of run {run.info.run_id}; checkout=true trains with its own code."
+            f"the code here does not know {error.full_key} of run {run.info.run_id}; its own code does: checkout=true"
         ) from error
     except (OmegaConfBaseException, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"config.yaml of run {run.info.run_id} cannot be read ({reason_of(error)}).") from error

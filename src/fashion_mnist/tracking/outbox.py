@@ -224,11 +224,10 @@ def send_kept(client: "MlflowClient", uri: str) -> tuple[list[str], dict[str, st
                     raise UserError(refused)
                 if parcel.status == "FINISHED":
                     forget(client, parcel.run_id)
+                shutil.rmtree(folder)
+                sent.append(parcel.run_id)
             except Exception as error:  # whatever it is: the parcel stays, and others may go
                 stays[str(folder)] = reason_of(error)
-                continue
-            shutil.rmtree(folder)
-            sent.append(parcel.run_id)
     return list(dict.fromkeys(sent)), stays
 
 

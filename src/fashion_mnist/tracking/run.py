@@ -127,10 +127,7 @@ def unfinished_run(client: "MlflowClient", place: str, tags: dict[str, str], che
 
 
 def finished_run(config: Config, card: Card, evaluated: bool) -> "Run | None":
-    """For a job of a sweep: the latest run that has finished the same with the same code, perhaps in another sweep.
-
-    With `evaluated`, only a run whose model was evaluated too.
-    """
+    """For a job of a sweep: the latest run, of any sweep, that has finished the same; if wanted, one that is evaluated."""
     parent = os.environ.get(PARENT)
     if not (parent and config.skip_finished):
         return None

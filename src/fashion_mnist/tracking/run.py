@@ -127,7 +127,7 @@ def unfinished_run(client: "MlflowClient", place: str, tags: dict[str, str], che
 
 
 def finished_run(config: Config, card: Card, evaluated: bool) -> "Run | None":
-    """For a job of a sweep: the latest run, of any sweep, that has finished the same; if wanted, one that is evaluated."""
+    """For a job of a sweep: the latest run, of any sweep, that has finished the same, and is evaluated where wanted."""
     parent = os.environ.get(PARENT)
     if not (parent and config.skip_finished):
         return None
@@ -201,7 +201,9 @@ def log_report(config: TrackingConfig, name: str, note: str, tags: dict[str, str
         run_id = (given or client.create_run(place, tags={UNFINISHED: mark})).info.run_id
         # No parameters: `mlflow run -P` has recorded its own, and a parameter never changes.
         about = {"mlflow.runName": name[:200], "mlflow.note.content": note, "report": "comparison", UNFINISHED: mark}
-        parcel = Parcel(config.uri, run_id, [], about | tags, [(str(file), "") for file in files], status="FINISHED")
+        for key, value in (about | tags).items():
+            client.set_tag(run_id, key, value)
+        parcel = Parcel(config.uri, run_id, files=[(str(file), "") for file in files], status="FINISHED")
         refused = deliver(client, parcel)
         client.delete_tag(run_id, UNFINISHED)
     if refused:

@@ -59,8 +59,8 @@ def machine() -> dict[str, Any]:
         "training_device": lineage.device(),
         "python": platform.python_version(),
         **{package: version(package) for package in packages},
-        "git_commit": lineage.git("rev-parse", "HEAD") or "unknown",
-        "git_dirty": bool(lineage.git("status", "--porcelain", "--", "src", "conf", "uv.lock")),
+        "git_commit": lineage.commit(),
+        "git_dirty": bool(lineage.uncommitted()),
     }
 
 

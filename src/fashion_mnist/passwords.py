@@ -7,7 +7,9 @@ from urllib.parse import unquote
 from fashion_mnist.errors import UserError
 
 # Up to the last @, since people forget that the @ and / of a password are written as %40 and %2F.
-STORE = re.compile(r"(?is)([\w+.]+=['\"]?)(https?|postgresql(?:\+psycopg2?)?)://([^:/@\s]*)(?::((?:(?!://).)*))?@")
+STORE = re.compile(
+    r"(?is)(\+*tracking\.uri=['\"]?|MLFLOW_\w+_URI=)(https?|postgresql(?:\+psycopg2?)?)://([^:/@\s]*)(?::((?:(?!://).)*))?@"
+)
 SECRET = re.compile(r"://[^/@\s]*:.*@|https?://[^/@\s]+@|://.*(password|passwd|pwd|token|secret)(=|%3d)", re.I | re.S)
 
 

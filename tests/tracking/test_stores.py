@@ -135,6 +135,7 @@ def test_the_tools_still_get_the_password(
         "tracking.uri=postgresql://host/db?user=me&password=s3cret",
         "tracking.uri=mssql+pyodbc:///?odbc_connect=UID%3Dme%3BPWD%3Ds3cret",
         "data.mirrors=[https://s3cret@host/]",
+        "data.mirrors=https://me:s3cret@host/",
         "http://me:s3cret@host",
     ],
 )

@@ -96,8 +96,7 @@ def configuration(client: "MlflowClient", run: "Run", config: ReproduceConfig) -
         check_training(settings, options)
     except ConfigKeyError as error:
         raise UserError(
-            f"run {run.info.run_id} has a key that the code here does not know ({error.full_key}); "
-            "checkout=true trains with the run's own code."
+            f"the code here does not know {error.full_key} of run {run.info.run_id}; its own code does: checkout=true"
         ) from error
     except (OmegaConfBaseException, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"config.yaml of run {run.info.run_id} cannot be read ({reason_of(error)}).") from error
@@ -110,11 +109,8 @@ def typed(client: "MlflowClient", run: "Run") -> list[str]:
     overrides = read_yaml(client, run, "overrides.yaml")
     if not (isinstance(overrides, list) and all(isinstance(override, str) for override in overrides)):
         raise UserError(f"overrides.yaml of run {run.info.run_id} is no list of texts.")
-    return [
-        f"data={run.data.tags.get('dataset')}" if override == "data=auto" else override
-        for override in overrides
-        if not override.lstrip("+~").startswith(lineage.ELSEWHERE)
-    ]
+    kept = [override for override in overrides if not override.lstrip("+~").startswith(lineage.ELSEWHERE)]
+    return [f"data={run.data.tags.get('dataset')}" if override == "data=auto" else override for override in kept]
 
 
 def option_of(section: dict[str, Any], group: str, run_id: str) -> str:
@@ -138,12 +134,11 @@ def option_of(section: dict[str, Any], group: str, run_id: str) -> str:
 
 def origins(client: "MlflowClient", run: "Run", settings: Config, card: Card) -> list[Origin]:
     """What the run was made of, beside what is here."""
-    there, here = run.data.tags, lineage.tags(settings, card)
+    there, here = {"environment": "none"} | run.data.tags, lineage.tags(settings, card)  # which older runs lack
     rows = []
     for key, name in lineage.ORIGIN.items():
         shown = 12 if key == "git_commit" else None  # characters
-        before = "none" if key == "environment" else "unknown"  # where a run is older than the tag
-        rows.append(Origin(name, there.get(key, before)[:shown], here[key][:shown]))
+        rows.append(Origin(name, there.get(key, "unknown")[:shown], here[key][:shown]))
     kept = b"" if there.get("git_dirty") == "false" else artifact(client, run, lineage.PATCH)
     rows.insert(1, Origin("uncommitted changes", changes_of(kept), changes_of(lineage.uncommitted())))
     return rows

@@ -34,17 +34,16 @@ def outcome_of(client: "MlflowClient", original: "Run", again: "Run", tolerance:
     if same_model and not deviations:
         count = f"all {len(ours)} values of its metrics"
         return Outcome("identical", f"the model is the same byte for byte, and so are {count}.")
-    said = ["the model is the same byte for byte" if same_model else distance_of_weights(client, original, again)]
+    model = "the model is the same byte for byte" if same_model else distance_of_weights(client, original, again)
+    metrics = "all metrics are the same"
     if deviations:
         first, furthest = next(iter(deviations)), max(deviations, key=lambda key: deviations[key])
-        said.append(
+        metrics = (
             f"metrics differ first in {called(*first)}, and most in {called(*furthest)}, "
             f"by {deviations[furthest]:.2g} (tolerance {tolerance:g})"
         )
-    else:
-        said.append("all metrics are the same")
     equal = max(deviations.values(), default=0.0) <= tolerance
-    return Outcome("equal within tolerance" if equal else "different", "; ".join(said) + ".")
+    return Outcome("equal within tolerance" if equal else "different", f"{model}; {metrics}.")
 
 
 def values_of(client: "MlflowClient", run: "Run", names: list[str]) -> dict[tuple[int, str], float]:

@@ -51,7 +51,6 @@ ORDERS = re.compile(
 )
 # For git: what keeps a person's own settings out of a patch and a worktree.
 NEUTRAL = f"-c core.hooksPath={os.devnull} -c core.attributesFile={os.devnull} -c core.safecrlf=false"
-PLAIN = "-p --binary --full-index --no-ext-diff --no-textconv --no-color --src-prefix=a/ --dst-prefix=b/ --unified=3"
 
 
 def tags(config: Config, card: Card) -> dict[str, str]:
@@ -115,8 +114,7 @@ def checkpoint_file(config: Config, card: Card) -> Path:
     """Where the checkpoint of a training lies, the same for whatever is the same training."""
     # The jobs of a sweep have folders named after the time; to be found again, a checkpoint must not depend on it.
     place = None if PARENT in os.environ else config.output_dir
-    same = [config_digest(config), card.digest, place]
-    digest = hashlib.sha256(json.dumps(same).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps([config_digest(config), card.digest, place]).encode()).hexdigest()[:8]
     return FOLDER / f"{config.variant}-seed{config.seed}-{digest}.npz"
 
 
@@ -125,27 +123,26 @@ def commit(folder: Path = ROOT) -> str:
     """The commit of the project's own checkout, not of a repository around it; else `unknown`, which is said once."""
     try:
         around, head = git("rev-parse", "--show-prefix", "HEAD", folder=folder).decode().splitlines()
-        if not around:
-            return head
-        reason = f"it is {around} of another repository"
+        if around:
+            raise UserError(f"it is {around} of another repository")
+        return head
     except UserError as error:
-        reason = str(error)
-    say(f"The commit of {folder} is unknown ({reason}); runs are told apart by the digest of their code alone.")
-    return "unknown"
+        say(f"The commit of {folder} is unknown ({error}); runs are told apart by the digest of their code alone.")
+        return "unknown"
 
 
 def uncommitted(folder: Path = ROOT) -> bytes | None:
     """How the files in `FILES`, new ones included, differ from the last commit: a patch; None if git cannot tell."""
+    if commit(folder) == "unknown":
+        return None
     with tempfile.TemporaryDirectory() as temporary:  # an index of its own, so that the person's stays as it is
         run = functools.partial(git, folder=folder, GIT_INDEX_FILE=str(Path(temporary) / "index"))
         try:
-            if run("rev-parse", "--show-prefix").strip():  # another repository around it
-                return None
             run("read-tree", "HEAD")
             run("add", "--update", "--", *FILES)
             new = run("ls-files", "-z", "--others", "--exclude-per-directory=.gitignore", "--", *FILES)
             run("update-index", "-z", "--add", "--stdin", given=new)
-            return run("diff-index", "--cached", *PLAIN.split(), "HEAD")
+            return run("diff-index", "--cached", "-p", "--binary", "--full-index", "--no-ext-diff", "HEAD")
         except UserError:
             return None
 
@@ -160,8 +157,7 @@ def file_digest(file: Path, as_text: bool = False) -> str:
 
 def git(*arguments: str, folder: Path = ROOT, given: bytes | None = None, **variables: str) -> bytes:
     """What git answers, whatever the person has set up; a UserError where it refuses, or is not there."""
-    command = ["git", "-C", str(folder), *NEUTRAL.split(), *arguments]
-    clean = without_git_variables() | variables
+    command, clean = ["git", "-C", str(folder), *NEUTRAL.split(), *arguments], without_git_variables() | variables
     try:
         return subprocess.run(command, input=given, capture_output=True, timeout=60, check=True, env=clean).stdout
     except (OSError, subprocess.SubprocessError) as error:

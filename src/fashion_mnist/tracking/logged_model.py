@@ -77,11 +77,7 @@ def logged_model(client: "MlflowClient", run_id: str) -> "LoggedModel | None":
 
 
 def keras_file(client: "MlflowClient", address: str, folder: Path) -> Path:
-    """Downloads the Keras file of a logged or registered model; nothing else of it is read, and no code of it run.
-
-    Raises:
-        UserError: there is no such model.
-    """
+    """Downloads the Keras file of a model, or says that there is none; reads nothing else of it, and runs no code."""
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 

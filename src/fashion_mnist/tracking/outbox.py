@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -85,9 +85,7 @@ class Outbox:
                 send_metrics(self.client, self.run_id, waiting)
             except Exception as error:  # whatever it is: training goes on
                 if not away:
-                    say(
-                        f"{uri} takes nothing now ({reason_of(error)}); training goes on, and what is to be told waits."
-                    )
+                    say(f"{uri} takes nothing now ({reason_of(error)}); training goes on, and the rest waits.")
                 away = True
                 continue
             del self.parcel.metrics[: len(waiting)]  # as atomic as appending: neither needs a lock
@@ -98,8 +96,7 @@ class Outbox:
     def close(self, status: str | None = None) -> None:
         """Sends everything, and gives the run a status, if any; what the store does not take is kept on disk.
 
-        Raises:
-            UserError: the store refuses something, or it does not answer and nothing can be kept.
+        A UserError says what a store refuses that does answer, or that nothing can be kept.
         """
         if self.closed:
             return
@@ -107,22 +104,16 @@ class Outbox:
         self.parcel.status, self.parcel.ended = status, int(time.time() * 1000) if status else None
         try:
             self.refused = deliver(self.client, self.parcel)
-            folder = self.parcel.keep() if self.refused else None
+            rest = self.parcel.keep() if self.refused else ""
         except BaseException as error:
-            folder = self.parcel.keep()
-            say(
-                f"{self.parcel.uri} cannot be told everything of run {self.run_id} ({reason_of(error)}). The rest is "
-                f"kept in {folder}; when the store is back: python -m fashion_mnist.sync"
-            )
+            rest = self.parcel.keep()
+            say(f"{self.parcel.uri} cannot be told all of run {self.run_id} ({reason_of(error)}). The rest is {rest}")
             if not isinstance(error, Exception):
                 raise
         finally:
             self.temporary.cleanup()
         if self.refused:
-            raise UserError(
-                f"run {self.run_id} is complete but for what {self.parcel.uri} refuses: {self.refused}. It is kept in "
-                f"{folder}; when the store takes it: python -m fashion_mnist.sync"
-            )
+            raise UserError(f"run {self.run_id} lacks what {self.parcel.uri} refuses: {self.refused}. It is {rest}")
 
 
 class Measured(NamedTuple):
@@ -146,8 +137,8 @@ class Parcel:
     status: str | None = None
     ended: int | None = None  # in milliseconds
 
-    def keep(self) -> Path:
-        """Writes the parcel to disk, whole or not at all, and returns its folder."""
+    def keep(self) -> str:
+        """Writes the parcel to disk, whole or not at all, and says where it is kept and how it is sent."""
         folder = UNSENT / f"{time.time_ns()}-{self.run_id}"
         content = asdict(self)
         try:
@@ -170,7 +161,7 @@ class Parcel:
                 f"{self.uri} cannot be told everything of run {self.run_id}, and the rest cannot be kept in {UNSENT} "
                 f"({error.strerror}); mend that, and start the same command again."
             ) from error
-        return folder
+        return f"kept in {folder}; when the store takes it: python -m fashion_mnist.sync"
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -195,14 +186,14 @@ def deliver(client: "MlflowClient", parcel: Parcel) -> str:
         files[parcel.model] = partial(log_model, client, parcel.run_id, Path(parcel.model))
     refused: dict[str, str] = {}
     for file, send in files.items():
+        with suppress(Exception):
+            send()
+            continue
+        client.get_run(parcel.run_id)  # fails too where the store is away; else it may refuse this file alone
         try:
             send()
-        except Exception:
-            client.get_run(parcel.run_id)  # fails too where the store is away; else it may refuse this file alone
-            try:
-                send()
-            except Exception as error:
-                refused[Path(file).name] = reason_of(error)
+        except Exception as error:
+            refused[Path(file).name] = reason_of(error)
     if of_model := [metric for metric in parcel.metrics if metric.of_model]:
         model = logged_model(client, parcel.run_id)
         send_metrics(client, parcel.run_id, of_model, model.model_id if model else None)
@@ -220,11 +211,7 @@ def forget(client: "MlflowClient", run_id: str) -> None:
 
 
 def send_kept(client: "MlflowClient", uri: str) -> tuple[list[str], dict[str, str]]:
-    """Sends what is kept for a store, oldest first.
-
-    Returns:
-        The runs that have been told everything, and for each folder that stays, why.
-    """
+    """Sends what is kept for a store, oldest first; the runs that lack nothing now, and why which folder stays."""
     sent: list[str] = []
     stays: dict[str, str] = {}
     with alone_in(UNSENT):
@@ -237,11 +224,10 @@ def send_kept(client: "MlflowClient", uri: str) -> tuple[list[str], dict[str, st
                     raise UserError(refused)
                 if parcel.status == "FINISHED":
                     forget(client, parcel.run_id)
+                shutil.rmtree(folder)
+                sent.append(parcel.run_id)
             except Exception as error:  # whatever it is: the parcel stays, and others may go
                 stays[str(folder)] = reason_of(error)
-                continue
-            shutil.rmtree(folder)
-            sent.append(parcel.run_id)
     return list(dict.fromkeys(sent)), stays
 
 

@@ -45,10 +45,8 @@ def ready(config: Config) -> Dataset:
 def opened(config: Config, dataset: Dataset) -> Iterator[tuple["keras.Model", Outbox, Checkpoint]]:
     """Opens the run of one training: the one that an interruption left behind, that of `mlflow run`, or a new one.
 
-    It is closed however the training ends. Imports TensorFlow.
-
-    Yields:
-        The model with its first weights, what tells the run everything, and the checkpoint to go on from and to write.
+    It is closed however the training ends. Gives the model with its first weights, what tells the run everything, and
+    the checkpoint to go on from and to write. Imports TensorFlow.
     """
     _ = dataset.parts  # what cannot be read fails before anything else
     with Checkpoint(lineage.checkpoint_file(config, dataset.card), config.trainer.resume) as checkpoint:
@@ -95,13 +93,13 @@ def run_of(client: "MlflowClient", config: Config, tags: dict[str, str], checkpo
     marks = {UNFINISHED: checkpoint.digest} if checkpoint.ours else {}
     if parent:
         marks["mlflow.parentRunId"] = parent
-    run = unfinished_run(client, place, tags, checkpoint)
+    run = unfinished_run(client, place, tags, checkpoint) if checkpoint.ours else None
     if run is not None:
         done = f"after epoch {checkpoint.progress.epoch}" if checkpoint.progress else "from its beginning"
         say(f"Run {run.info.run_id} ({run.info.run_name}) was not finished; it goes on {done}.")
         if given:
-            name, note = f"goes on: {run.info.run_name}", f"Recorded in run `{run.info.run_id}`."
-            store.label_step(config.tracking, name, note, given)
+            note = f"Recorded in run `{run.info.run_id}`."
+            store.label_step(config.tracking, f"goes on: {run.info.run_name}", note, given)
     elif (run := given) is None:
         return client.create_run(place, tags=resolve_tags(marks))
     for key, value in marks.items():
@@ -115,8 +113,6 @@ def unfinished_run(client: "MlflowClient", place: str, tags: dict[str, str], che
 
     None of them can be at work, since only one process at a time has the checkpoint.
     """
-    if not checkpoint.ours:
-        return None
     found = None
     for run in client.search_runs([place], f"tags.{UNFINISHED} = '{checkpoint.digest}'"):  # the latest first
         same = all(run.data.tags.get(key, tags[key]) == tags[key] for key in (*lineage.DECISIVE, "device"))
@@ -131,29 +127,24 @@ def unfinished_run(client: "MlflowClient", place: str, tags: dict[str, str], che
 
 
 def finished_run(config: Config, card: Card, evaluated: bool) -> "Run | None":
-    """For a job of a sweep: the latest run that has finished the same with the same code, perhaps in another sweep.
-
-    With `evaluated`, only a run whose model was evaluated too.
-    """
+    """For a job of a sweep: the latest run, of any sweep, that has finished the same, and is evaluated where wanted."""
     parent = os.environ.get(PARENT)
     if not (parent and config.skip_finished):
         return None
     client = store.connect(config.tracking)
-    decisive = lineage.decisive_tags(config, card)
-    environment = decisive.pop("environment")  # which may hold quotes, and which older runs lack
-    wanted = [f"tags.{key} = '{value}'" for key, value in decisive.items()]
+    same = lineage.decisive_tags(config, card)
+    environment = same.pop("environment")  # which may hold quotes, and which older runs lack
+    wanted = ["attributes.status = 'FINISHED'", *(f"tags.{key} = '{value}'" for key, value in same.items())]
     if evaluated:
         wanted.append("metrics.test_accuracy >= 0")
     place = store.experiment(config.tracking, client)
-    found = client.search_runs([place], " AND ".join(["attributes.status = 'FINISHED'", *wanted]))  # the latest first
-    found = [run for run in found if run.data.tags.get("environment", "none") == environment]
-    run = next((run for run in found if UNFINISHED not in run.data.tags), None)
-    if run is None:
-        return None
-    if run.data.tags.get("mlflow.parentRunId") != parent:
-        client.set_tag(parent, f"{SKIPPED}{run.info.run_id}", str(run.info.run_name))
-    say(f"{run.info.run_name}: finished already, run {run.info.run_id}; skip_finished=false trains it again.")
-    return run
+    for run in client.search_runs([place], " AND ".join(wanted)):  # the latest first
+        if run.data.tags.get("environment", "none") == environment and UNFINISHED not in run.data.tags:
+            if run.data.tags.get("mlflow.parentRunId") != parent:
+                client.set_tag(parent, f"{SKIPPED}{run.info.run_id}", str(run.info.run_name))
+            say(f"{run.info.run_name}: finished already, run {run.info.run_id}; skip_finished=false trains it again.")
+            return run
+    return None
 
 
 def recorder(outbox: Outbox, checkpoint: Checkpoint) -> Any:

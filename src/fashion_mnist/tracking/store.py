@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlparse
 
 from fashion_mnist.config import TrackingConfig
 from fashion_mnist.errors import UserError, say
@@ -26,15 +25,13 @@ if TYPE_CHECKING:
 PARENT = "FASHION_MNIST_PARENT_RUN_ID"  # the run of the sweep, for its jobs, which may be other processes
 UNFINISHED = "unfinished"  # the tag of runs that a checkpoint belongs to
 USED = {"variant", "sweep", "report"}  # tags of runs in which something is recorded
+LOCAL = "record in a local database: tracking.uri=sqlite:///mlflow.db"
 
 
 def check(config: TrackingConfig, overrides: Sequence[str] = ()) -> None:
-    """Makes sure, before any work is done, that runs can be recorded.
+    """Makes sure, before any work is done, that runs can be recorded; else a UserError says why not.
 
     What was typed (`overrides`) cannot decide where to under `mlflow run`, which has opened the run already.
-
-    Raises:
-        UserError: the tracking server does not answer, or the database cannot be used.
     """
     typed = {override.partition("=")[0].lstrip("+") for override in overrides}
     if "MLFLOW_RUN_ID" in os.environ and typed & {"tracking.uri", "tracking.experiment"}:
@@ -42,11 +39,7 @@ def check(config: TrackingConfig, overrides: Sequence[str] = ()) -> None:
             "`mlflow run` opens the run itself: name the experiment with --experiment-name, and the store in the "
             "environment variable MLFLOW_TRACKING_URI; outside of it, unset MLFLOW_RUN_ID."
         )
-    try:
-        address = urlparse(config.uri)
-    except ValueError as error:
-        raise UserError(f"tracking.uri={config.uri} is no address ({error}).") from error
-    if address.scheme in ("http", "https"):
+    if config.uri.lower().startswith(("http:", "https:")):
         import requests  # which a local database does without
 
         user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD"))
@@ -54,24 +47,19 @@ def check(config: TrackingConfig, overrides: Sequence[str] = ()) -> None:
         try:
             version = requests.get(address, auth=login, timeout=config.timeout).text.strip()
             if re.fullmatch(r"[0-2]\.[\w.]+", version):
-                raise UserError(
-                    f"the tracking server {config.uri} is of MLflow {version}, which keeps no models of MLflow 3; "
-                    "update it, or record in a local database: tracking.uri=sqlite:///mlflow.db"
-                )
+                raise UserError(f"the server {config.uri} is of MLflow {version}, not MLflow 3; update it, or {LOCAL}")
         except requests.exceptions.SSLError:
             pass  # it is there, and MLflow has settings of its own for certificates
         except requests.RequestException as error:
             raise UserError(
-                f"the tracking server {config.uri} does not answer ({type(error).__name__}); start it, or record in a "
-                "local database: tracking.uri=sqlite:///mlflow.db"
+                f"the tracking server {config.uri} does not answer ({type(error).__name__}); start it, or {LOCAL}"
             ) from error
-    elif address.scheme == "sqlite":
+    elif config.uri.lower().startswith("sqlite:"):
         check_database(config.uri)
     elif re.fullmatch(r"(?!databricks)[^:]*|file:.*|[\w.-]+:\d+(/.*)?", config.uri):
         raise UserError(
-            f"tracking.uri={config.uri} is no store: the address of a server begins with http:// or https://, and "
-            "since MLflow keeps no runs in plain folders any more, that of a database with sqlite:///, such as "
-            "tracking.uri=sqlite:///mlflow.db"
+            f"tracking.uri={config.uri} is no store: a server's address begins with http:// or https://, a database's "
+            f"with sqlite:/// or the like, and MLflow keeps no runs in plain folders any more; {LOCAL}"
         )
 
 
@@ -98,16 +86,6 @@ def ui(config: TrackingConfig) -> str:
     return f"uv run mlflow ui --workers 1{store}, then open http://localhost:5000"
 
 
-def import_mlflow(uri: str) -> None:
-    """Imports MLflow, and for a database what its first use would import."""
-    if "mlflow" not in sys.modules:
-        with importing():
-            import mlflow
-
-            if not uri.startswith("http"):
-                import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-
-
 def connect(config: TrackingConfig) -> "MlflowClient":
     """Opens the configured store, or says in a UserError why the store refuses."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for files that are here already
@@ -115,7 +93,12 @@ def connect(config: TrackingConfig) -> "MlflowClient":
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"  # which drops what does not arrive, and says so nowhere
-    import_mlflow(config.uri)
+    if "mlflow" not in sys.modules:
+        with importing():
+            import mlflow
+
+            if not config.uri.startswith("http"):  # what the first use of a database would import
+                import mlflow.store.tracking.sqlalchemy_store
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -175,19 +158,17 @@ def experiment(config: TrackingConfig, client: "MlflowClient") -> str:
             if found is None:
                 raise
             identifier = found.experiment_id
-            if found.lifecycle_stage == "deleted":
-                raise UserError(
-                    f"experiment '{config.experiment}' was deleted: mlflow experiments restore --experiment-id "
-                    f"{identifier}, or choose another, tracking.experiment=..."
-                ) from None
-    present = client.get_experiment(identifier).tags
+    present = client.get_experiment(identifier)
+    if present.lifecycle_stage == "deleted":
+        restore = f"mlflow experiments restore --experiment-id {identifier}"
+        raise UserError(f"experiment '{present.name}' was deleted: {restore}, or take another, tracking.experiment=...")
     wanted = {
         "mlflow.experimentKind": "custom_model_development",  # else the UI opens in its mode for language models
         "mlflow.note.content": "One run per training. Compare `test_accuracy` across the tag `variant`; models are "
         "found by the tag `model_digest`.",
     }
     for key, value in wanted.items():
-        if key not in present:
+        if key not in present.tags:
             client.set_experiment_tag(identifier, key, value)
     return identifier
 

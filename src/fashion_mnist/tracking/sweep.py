@@ -65,25 +65,21 @@ class SweepRun(Callback):
         try:
             conclude(store.connect(self.config), self.run_id, status)
         except Exception as error:
-            kept = Parcel(self.config.uri, self.run_id, status=status, ended=int(time.time() * 1000)).keep()
-            say(
-                f"{self.config.uri} cannot be told the sweep's end ({reason_of(error)}). It is kept in {kept}; "
-                "when the store is back: python -m fashion_mnist.sync"
-            )
+            end = Parcel(self.config.uri, self.run_id, status=status, ended=int(time.time() * 1000)).keep()
+            say(f"{self.config.uri} cannot be told the sweep's end ({reason_of(error)}). It is {end}")
         self.lock.release()
 
 
 def sweep_digest(step: str, overrides: list[str]) -> str:
     """Stands for the same sweep with the same code and the same files that Hydra composes, in the same folder."""
-    files = [CONF / "config.yaml", *sorted(CONF.glob("*/*.yaml"))]
-    options = [lineage.file_digest(file) for file in files]
+    options = [lineage.file_digest(file) for file in (CONF / "config.yaml", *sorted(CONF.glob("*/*.yaml")))]
     return digest_here(step, lineage.code_digest(), *options, *overrides)
 
 
 def open_sweep(config: TrackingConfig, overrides: list[str], digest: str, go_on: bool) -> str:
     """Makes the run of a sweep, or continues the one of `mlflow run` or of the same sweep, and returns its id."""
     client = store.connect(config)
-    given = store.given_run(client)
+    run = store.given_run(client)
     place = store.experiment(config, client)
     tags = {
         "sweep": "true",
@@ -91,19 +87,17 @@ def open_sweep(config: TrackingConfig, overrides: list[str], digest: str, go_on:
         "mlflow.note.content": f"Sweep: `{shlex.join(['-m', *overrides])}`; its runs are nested below.",
     }
     name = config.run_name or " ".join(["sweep", *overrides])[:200]
-    if given:
-        if is_made_up(given.info.run_name) or config.run_name:
-            tags["mlflow.runName"] = name
-        for key, value in tags.items():
-            client.set_tag(given.info.run_id, key, value)
-        return given.info.run_id
-    if go_on and (found := client.search_runs([place], f"tags.sweep_digest = '{digest}'", max_results=1)):
-        run_id = found[0].info.run_id
-        say(f"The sweep goes on in run {run_id}; skip_finished=false starts it anew.")
-        client.update_run(run_id, "RUNNING")
-        client.set_tag(run_id, "mlflow.note.content", tags["mlflow.note.content"])
-        return run_id
-    return client.create_run(place, run_name=name, tags=tags).info.run_id
+    if not run and go_on and (found := client.search_runs([place], f"tags.sweep_digest = '{digest}'", max_results=1)):
+        (run,) = found
+        say(f"The sweep goes on in run {run.info.run_id}; skip_finished=false starts it anew.")
+        client.update_run(run.info.run_id, "RUNNING")
+    if not run:
+        return client.create_run(place, run_name=name, tags=tags).info.run_id
+    if is_made_up(run.info.run_name) or config.run_name:
+        tags["mlflow.runName"] = name
+    for key, value in tags.items():
+        client.set_tag(run.info.run_id, key, value)
+    return run.info.run_id
 
 
 def conclude(client: "MlflowClient", run_id: str, status: str) -> None:

@@ -58,9 +58,14 @@ def test_no_variable_of_gits_changes_the_patch_or_the_commit(checkout: Path, mon
     patch, commit = lineage.uncommitted(checkout), lineage.commit(checkout)
     for key, value in VARIABLES.items():
         monkeypatch.setenv(key, value)
-    lineage.commit.cache_clear()
     assert lineage.commit(checkout) == commit
     assert lineage.uncommitted(checkout) == patch
+
+
+def test_a_new_commit_is_known_at_once(checkout: Path) -> None:
+    before = lineage.commit(checkout)
+    git(checkout, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--allow-empty", "-m", "more")
+    assert lineage.commit(checkout) not in (before, "unknown")
 
 
 def test_outside_of_git_the_commit_is_unknown_and_that_is_said_once(

@@ -51,6 +51,7 @@ ORDERS = re.compile(
 )
 # For git: what keeps a person's own settings out of a patch and a worktree.
 NEUTRAL = f"-c core.hooksPath={os.devnull} -c core.attributesFile={os.devnull} -c core.safecrlf=false"
+say_once = functools.cache(say)
 
 
 def tags(config: Config, card: Card) -> dict[str, str]:
@@ -118,7 +119,6 @@ def checkpoint_file(config: Config, card: Card) -> Path:
     return FOLDER / f"{config.variant}-seed{config.seed}-{digest}.npz"
 
 
-@functools.cache
 def commit(folder: Path = ROOT) -> str:
     """The commit of the project's own checkout, not of a repository around it; else `unknown`, which is said once."""
     try:
@@ -127,7 +127,7 @@ def commit(folder: Path = ROOT) -> str:
             raise UserError(f"it is {around} of another repository")
         return head
     except UserError as error:
-        say(f"The commit of {folder} is unknown ({error}); runs are told apart by the digest of their code alone.")
+        say_once(f"The commit of {folder} is unknown ({error}); runs are told apart by the digest of their code alone.")
         return "unknown"
 
 

@@ -128,11 +128,10 @@ def given_run(client: "MlflowClient") -> "Run | None":
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        uri, way = client.tracking_uri, "unset MLFLOW_RUN_ID."
-        if re.match("sqlite:///[^/]", uri):
-            set_it = f"""set MLFLOW_TRACKING_URI="{uri.replace(":///", ":///$PWD/")}\""""
-            way = f"`mlflow run` reads a relative address in the project's folder, {Path.cwd()}: {set_it}, or {way}"
-        raise UserError(f"MLFLOW_RUN_ID={run_id} names no run in {uri}; {way}") from error
+        raise UserError(
+            f"MLFLOW_RUN_ID={run_id} names no run in {client.tracking_uri}; unset it, or, since `mlflow run` reads "
+            f'relative addresses in {Path.cwd()}, set an absolute one: MLFLOW_TRACKING_URI="sqlite:///$PWD/mlflow.db"'
+        ) from error
     if run.info.status == "RUNNING" and not USED & set(run.data.tags):
         return run
     say(f"MLFLOW_RUN_ID={run_id} is not heeded: something is recorded in that run already.")

@@ -88,15 +88,15 @@ def check_section(section: Any, written: Any, prefix: str = "") -> None:
     """Refuses what is out of range, or was `written` in another type and turned into the right one with a loss."""
     for item in dataclasses.fields(section):
         key, value, source = f"{prefix}{item.name}", getattr(section, item.name), written.get(item.name)
+        if not dataclasses.is_dataclass(value):
+            refuse(key, str(value))  # such as one from a file of conf/
         if dataclasses.is_dataclass(value):
             check_section(value, source, f"{key}.")
-            continue
-        refuse(key, str(value))  # such as one from a file of conf/
-        if isinstance(value, bool) and isinstance(source, int) and source not in (0, 1):
+        elif isinstance(value, bool) and isinstance(source, int) and source not in (0, 1):
             raise UserError(f"{key} must be true or false, got {source}.")
-        if isinstance(source, list) and any(isinstance(element, list | dict) for element in source):
+        elif isinstance(source, list) and any(isinstance(element, list | dict) for element in source):
             raise UserError(f"{key} must be a list of texts, got {source}.")
-        if value is not None and (rule := item.metadata.get("rule")):
+        elif value is not None and (rule := item.metadata.get("rule")):
             rule.check(key, value)
 
 

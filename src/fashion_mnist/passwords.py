@@ -7,11 +7,10 @@ from urllib.parse import unquote
 from fashion_mnist.errors import UserError
 
 # Up to the last @, since people forget that the @ and / of a password are written as %40 and %2F.
-STORE = (
-    r"(\+*tracking\.uri=['\"]?|MLFLOW_\w+_URI=)(https?|postgresql(?:\+psycopg2?)?)://([^:/@\s]*)(?::((?:(?!://).)*))?@"
+STORE = re.compile(
+    r"([\w+.]+=['\"]?)(https?|postgresql(?:\+psycopg2?)?)://([^:/@\s]*)(?::((?:(?!://).)*))?@", re.I | re.S
 )
 SECRET = re.compile(r"://[^/@\s]*:.*@|https?://[^/@\s]+@|://.*(password|passwd|pwd|token|secret)(=|%3d)", re.I | re.S)
-PLACES = {"h": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"), "p": ("PGUSER", "PGPASSWORD")}
 
 
 def tidy_environment() -> None:
@@ -25,10 +24,12 @@ def tidy_environment() -> None:
 
 def without_password(setting: str) -> str:
     """Moves the password of a store, in `key=address`, to the environment; refuses that of anything else."""
-    if found := re.match(STORE, setting, re.I | re.S):
+    if found := STORE.match(setting):
         key, scheme, *secrets = found.groups()
-        pairs = zip(PLACES[scheme[0].lower()], secrets, strict=True)
-        os.environ |= {name: unquote(value) for name, value in pairs if value}
+        names = (
+            ("PGUSER", "PGPASSWORD") if scheme[0] in "pP" else ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+        )
+        os.environ |= {name: unquote(secret) for name, secret in zip(names, secrets, strict=True) if secret}
         setting = f"{key}{scheme}://{setting[found.end() :]}"
     refuse(re.split("[=:]", setting)[0], setting)
     return setting

@@ -39,16 +39,19 @@ class Gate(ThreadingHTTPServer):
 
 
 class Passing(BaseHTTPRequestHandler):
-    server: Gate  # pyright: ignore[reportIncompatibleVariableOverride]
+    @property
+    def gate(self) -> Gate:
+        assert isinstance(self.server, Gate)
+        return self.server
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.server.login and self.headers.get("Authorization") != self.server.login:
+        if self.gate.login and self.headers.get("Authorization") != self.gate.login:
             return self.answer(401, b"")
-        if len(body) > self.server.limit:
+        if len(body) > self.gate.limit:
             return self.answer(413, b"")
         given = {key: value for key, value in self.headers.items() if key not in ("Host", "Accept-Encoding")}
-        told = requests.request(self.command, self.server.behind + self.path, data=body, headers=given, timeout=30)
+        told = requests.request(self.command, self.gate.behind + self.path, data=body, headers=given, timeout=30)
         return self.answer(told.status_code, told.content)
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815
@@ -205,6 +208,11 @@ def test_what_a_proxy_refuses_holds_up_nothing_else(gate: Gate, tiny_data: Path)
     assert run_here(step="sync", **here).returncode == 0
     assert mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
     assert not list(Path("checkpoints").rglob("*.*"))
+    gate.limit = 10_000
+    done = run_here("data=synthetic", f"data_root={tiny_data}", step="compare", **here)
+    assert done.returncode == 1
+    assert "does not take comparison.html (413" in done.stderr
+    assert {run.info.status for run in all_runs()} == {"FINISHED"}
 
 
 @pytest.mark.parametrize("status", ["FINISHED", "RUNNING"])

@@ -32,12 +32,9 @@ class Classifier(PythonModel):
             context: unused.
             model_input: uint8 (n, 28, 28).
             params: unused.
-
-        Raises:
-            MlflowException: the pixels were divided by 255, or are black throughout.
         """
         images = np.asarray(model_input)
-        if np.max(images, initial=0) <= 1:  # MLflow has made whole numbers of them, as the signature says
+        if np.max(images, initial=0) <= 1:  # divided by 255, and made whole numbers by MLflow
             raise MlflowException.invalid_parameter_value("No pixel is above 1: send raw pixels, from 0 to 255.")
         probabilities = np.asarray(self.model(images, training=False))
         return [

@@ -129,8 +129,8 @@ def given_run(client: "MlflowClient") -> "Run | None":
         run = client.get_run(run_id)
     except MlflowException as error:
         raise UserError(
-            f"MLFLOW_RUN_ID={run_id} names no run in {client.tracking_uri} of {Path.cwd()}; unset it, or give "
-            '`mlflow run` an absolute address, such as MLFLOW_TRACKING_URI="sqlite:///$PWD/mlflow.db"'
+            f"MLFLOW_RUN_ID={run_id} names no run in {client.tracking_uri}; unset it, or, since `mlflow run` reads "
+            f'relative addresses in {Path.cwd()}, set an absolute one: MLFLOW_TRACKING_URI="sqlite:///$PWD/mlflow.db"'
         ) from error
     if run.info.status == "RUNNING" and not USED & set(run.data.tags):
         return run

@@ -75,7 +75,7 @@ def opened(config: Config, dataset: Dataset) -> Iterator[tuple["keras.Model", Ou
             if interrupted and checkpoint.progress:
                 done = f"{checkpoint.progress.epoch} of {config.trainer.epochs} epochs"
                 raise KeyboardInterrupt(f"{done} are done; the same command goes on from there.") from None
-            if outbox and outbox.refused:  # nothing is left to be done
+            if outbox and outbox.refused and outbox.parcel.status == "FINISHED":  # nothing is left to be trained
                 checkpoint.remove()
             raise
         checkpoint.remove()

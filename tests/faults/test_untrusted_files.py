@@ -116,7 +116,7 @@ def test_a_lambda_of_another_person_is_not_run(
     model = compose([]).model_file
     model.parent.mkdir(parents=True)
     file.replace(model)
-    Image.new("L", (28, 28), 200).save("shoe.png")
+    Image.new("L", (28, 28)).save("shoe.png")
 
     ways = [f"run={run_id}", f"model=runs:/{run_id}/model", "model=mlp"] if full else [f"run={run_id}"]
     for way in ways:
@@ -317,7 +317,7 @@ def test_addresses_that_climb_out_of_the_artifacts_are_refused(
 
 @pytest.mark.slow
 def test_a_real_prediction_refuses_an_address_that_climbs_out(empty_folder: Path) -> None:
-    Image.new("L", (28, 28), 200).save("shoe.png")
+    Image.new("L", (28, 28)).save("shoe.png")
     assert_one_sentence(
         run_step("shoe.png", "model=runs:/../../x", step="predict"), "MLflow has no model runs:/../../x"
     )

@@ -193,6 +193,8 @@ def deliver(client: "MlflowClient", parcel: Parcel) -> str:
         try:
             send()
         except Exception as error:
+            if getattr(error, "errno", None):  # a disk in trouble, which may take everything later
+                raise
             refused[Path(file).name] = reason_of(error)
     if of_model := [metric for metric in parcel.metrics if metric.of_model]:
         model = logged_model(client, parcel.run_id)

@@ -8,6 +8,7 @@ import runpy
 import sys
 from pathlib import Path
 
-names = [file.stem for file in Path(__file__).with_name("fashion_mnist").glob("*.py")]
-step = sys.argv.pop(1) if sys.argv[1:] and sys.argv[1] in names else "__main__"
+files = Path(__file__).with_name("fashion_mnist").glob("*.py")
+steps = [file.stem for file in files if "\n    main(" in file.read_text(encoding="utf-8")]
+step = sys.argv.pop(1) if sys.argv[1:] and sys.argv[1] in steps else "__main__"
 runpy.run_module(f"fashion_mnist.{step}", run_name="__main__", alter_sys=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import hydra
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, assert_one_sentence
 
 from fashion_mnist.comparison.reading import of_pipeline
 
@@ -62,6 +62,12 @@ def test_a_step_takes_the_code_beside_it(tmp_path: Path) -> None:
         [sys.executable, "src/step.py", "fetch", "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert done.stdout.startswith("Another one gets")
+
+
+def test_what_is_no_step_is_told() -> None:
+    command = [sys.executable, str(ROOT / "src/step.py"), "errors"]  # a module, but nothing that one types
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert_one_sentence(done, "'errors'", "--help")
 
 
 ON_DEMAND = {"transfer"}  # `dvc repro` does not build it: its weights must be downloaded

@@ -38,3 +38,13 @@ def test_the_stages_that_train_and_evaluate_depend_on_the_same_code() -> None:
 
 def test_every_tag_that_decides_is_shown_when_two_runs_are_set_beside_one_another() -> None:
     assert set(lineage.DECISIVE) <= set(lineage.ORIGIN)
+
+
+def test_what_orders_the_arithmetic_is_recorded_and_what_we_set_ourselves_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = lineage.environment()
+    monkeypatch.setenv("TF_USE_LEGACY_KERAS", "1")
+    assert lineage.environment() == before
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    assert "TF_ENABLE_ONEDNN_OPTS=0" in lineage.environment()

@@ -93,7 +93,8 @@ class Verdict:
     @property
     def pairs(self) -> str:
         differing = sum(p < LEVEL for p in self.mcnemar)
-        return f"McNemar: {differing} of {len(self.mcnemar)} pairs differ."
+        tested = f"McNemar: {differing} of {len(self.mcnemar)} pairs differ."
+        return tested if self.mcnemar else "No two of these trainings have the same seed."
 
 
 @dataclass

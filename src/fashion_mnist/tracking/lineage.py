@@ -46,8 +46,8 @@ DECISIVE = ("code_digest", "config_digest", "dataset_digest", "tensorflow", "ker
 PATCH = "uncommitted.patch"
 # Of the environment: what tells TensorFlow and what lies below it how to calculate.
 ORDERS = re.compile(
-    "TF_(ENABLE|DISABLE|USE|DETERMINISTIC|CUDNN|CUBLAS|XLA|NUM_INTRAOP|OVERRIDE)|XLA_FLAGS|ONEDNN_|DNNL_|CUDNN_|CUBLAS_|"
-    "NVIDIA_TF32|KERAS_MAX"
+    "TF_(ENABLE|DISABLE|USE(?!_LEGACY)|DETERMINISTIC|CUDNN|CUBLAS|XLA|NUM_INTRAOP|OVERRIDE)|XLA_FLAGS|ONEDNN_|DNNL_|"
+    "CUDNN_|CUBLAS_|NVIDIA_TF32|KERAS_MAX"
 )
 # For git: what keeps a person's own settings out of a patch and a worktree.
 NEUTRAL = f"-c core.hooksPath={os.devnull} -c core.attributesFile={os.devnull} -c core.safecrlf=false"

@@ -4,6 +4,7 @@ import base64
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -12,17 +13,21 @@ import mlflow
 import pytest
 import requests
 from conftest import TINY, all_runs, assert_one_sentence, run_here
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from fashion_mnist.cli import as_overrides, compose
 from fashion_mnist.config import Config, TrackingConfig
+from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import UserError
 from fashion_mnist.tracking import store
+from fashion_mnist.tracking.description import describe
 from fashion_mnist.tracking.outbox import Measured, send_metrics
 from fashion_mnist.tracking.sweep import open_sweep
 from fashion_mnist.train import train
 
 Compose = Callable[..., Config]
+TAGS = {"git_commit": "0" * 40, "git_dirty": "false", "device": "cpu"}
 PASSWORD = "s3cret/w@rd"  # as people type it; as they should, s3cret%2Fw%40rd
 LOGIN = "Basic " + base64.b64encode(f"someone:{PASSWORD}".encode()).decode()
 
@@ -245,3 +250,22 @@ def test_metrics_that_do_not_arrive_are_never_taken_for_sent(tiny: Compose, monk
     client = store.connect(tiny().tracking)
     with pytest.raises(MlflowException, match="not found"):
         send_metrics(client, "0" * 32, [Measured("loss", 0.5, 0, 0, False)])
+
+
+def test_runs_that_begin_at_once_add_what_they_share_together(tiny: Compose, empty_folder: Path) -> None:
+    config = tiny()
+    card = prepare(config.data, config.data_root).card
+    client = store.connect(config.tracking)
+    identifier = client.create_experiment(config.tracking.experiment)
+    runs = [client.create_run(identifier) for _ in range(4)]
+    together = threading.Barrier(len(runs))
+
+    def begin(run: Run) -> None:
+        together.wait()
+        store.experiment(config.tracking, client)
+        describe(client, run, config, card, TAGS)
+
+    with ThreadPoolExecutor(len(runs)) as threads:
+        list(threads.map(begin, runs))
+    inputs = [client.get_run(run.info.run_id).inputs for run in runs]
+    assert [each and each.dataset_inputs[0].dataset.digest for each in inputs] == [card.digest] * len(runs)

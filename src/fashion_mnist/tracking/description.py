@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from fashion_mnist.config import CONF, Config
 from fashion_mnist.data.dataset import PARTS, Card
 from fashion_mnist.tracking import lineage
+from fashion_mnist.tracking.store import even_if_raced
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,7 +39,8 @@ def describe(client: "MlflowClient", run: "Run", config: Config, card: Card, tag
             file = Path(folder) / lineage.PATCH
             file.write_bytes(patch)
             client.log_artifact(identifier, str(file))
-    client.log_inputs(identifier, [DatasetInput(dataset_of(card), [InputTag("mlflow.data.context", "training")])])
+    data = DatasetInput(dataset_of(card), [InputTag("mlflow.data.context", "training")])
+    even_if_raced(client.log_inputs, identifier, [data])
 
 
 def dataset_of(card: Card) -> "Dataset":

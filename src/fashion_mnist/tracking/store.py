@@ -9,7 +9,7 @@ import os
 import re
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -168,8 +168,22 @@ def experiment(config: TrackingConfig, client: "MlflowClient") -> str:
     }
     for key, value in wanted.items():
         if key not in present.tags:
-            client.set_experiment_tag(identifier, key, value)
+            even_if_raced(client.set_experiment_tag, identifier, key, value)
     return identifier
+
+
+def even_if_raced(add: Callable[..., object], *arguments: object) -> None:
+    """Adds what another process may be adding to the store at the same moment.
+
+    MLflow looks whether it is there, and adds it if not: who is slower is refused by the database, and finds it there
+    the second time.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        add(*arguments)
+    except MlflowException:
+        add(*arguments)
 
 
 def label_step(config: TrackingConfig, name: str, note: str, run: "Run | None" = None) -> None:

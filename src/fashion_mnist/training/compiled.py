@@ -20,6 +20,7 @@ import tensorflow as tf
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
 from fashion_mnist.data.dataset import Split
+from fashion_mnist.training.normalization import fused
 
 BLOCK_SECONDS = 0.4  # progress moves about twice a second
 TRIAL_SECONDS = 0.05  # long enough to tell how fast steps are
@@ -120,7 +121,7 @@ class CompiledModel(keras.Model):
     def train_step(self, numbers: tf.Tensor) -> dict[str, tf.Tensor]:
         """One step on the images with these numbers, int32 (batch,)."""
         images, labels = (tf.gather(part, numbers) for part in self.training_set)
-        with self.stateless():
+        with self.stateless(), fused(self):
             return super().train_step((self.augment(images), labels))
 
     def test_step(self, numbers: tf.Tensor) -> dict[str, tf.Tensor]:

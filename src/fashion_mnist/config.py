@@ -73,7 +73,7 @@ ARGUMENTS: dict[str, Rule] = {
     "kernel_size": between(1, 29),
     "side": between(32, 225),
     "convolutions": between(1, 9),
-    "blocks": between(1, 33),
+    "blocks": between(0, 33),
     **dict.fromkeys(("hidden", "filters"), at_least(1)),
     **dict.fromkeys(("dropout", "block_dropout", "l2", "momentum", "weight_decay", "beta_1", "beta_2"), between(0, 1)),
     **dict.fromkeys(("learning_rate", "epsilon"), POSITIVE),
@@ -102,12 +102,13 @@ class DataConfig:
 
 @dataclass
 class AugmentConfig:
-    """conf/augment/*.yaml: random changes to the training images."""
+    """conf/augment/*.yaml: random changes to the training images, and the mirror image in prediction."""
 
     flip: bool
     shift: int = ruled(between(0, 28))
     erasing: float = ruled(A_SHARE)
     cutout: int = ruled(between(0, 57))
+    test_time_flip: bool = False
 
 
 @dataclass

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from fashion_mnist.config import Config
 from fashion_mnist.errors import UserError
+from fashion_mnist.models import seen_twice
 
 
 def build(config: Config) -> keras.Model:
@@ -20,7 +21,8 @@ def build(config: Config) -> keras.Model:
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if config.trainer.precision == "bfloat16" else "float32")
     with strategy(config).scope():
-        return create(config.model, "model")
+        model = create(config.model, "model")
+        return seen_twice(model) if config.augment.test_time_flip else model
 
 
 def strategy(config: Config) -> tf.distribute.Strategy:

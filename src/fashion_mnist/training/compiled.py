@@ -20,6 +20,7 @@ import tensorflow as tf
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
 from fashion_mnist.data.dataset import Split
+from fashion_mnist.models import seen_once
 from fashion_mnist.training.normalization import fused
 
 BLOCK_SECONDS = 0.4  # progress moves about twice a second
@@ -61,7 +62,7 @@ class CompiledModel(keras.Model):
     changes the result. The last step of an epoch takes the images that are left.
 
     `model` is functional or sequential and takes uint8 (n, 28, 28), which `augmentation` takes and gives; `validation`
-    may be empty.
+    may be empty. Of a model that looks at each image twice, the one inside learns, which looks once.
     """
 
     def __init__(
@@ -85,6 +86,10 @@ class CompiledModel(keras.Model):
         generators = [part._seed_generators for layer in (model, *augmentation) for part in layer._flatten_layers()]
         self.generators = lambda: itertools.chain(*generators)
         self.trained = lambda: model
+        self.learner = lambda: seen_once(model)
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: None = None) -> Any:
+        return self.learner()(inputs, training=True) if training else super().call(inputs, training, mask)
 
     def batches(self) -> tf.data.Dataset:
         """What `fit` is to be given: an element for each step of an epoch, with the numbers of the step's images.

@@ -94,7 +94,7 @@ def test_help_is_whole_after_dvc_has_rewritten_the_files(tmp_path: Path, monkeyp
 REFUSED = [
     (["-m", "seed=interval(0,1)"], ["a sweep takes single values: -m seed=VALUE,VALUE"]),
     (["-m", "trainer.epochs=glob(*)"], ["a sweep takes single values"]),
-    (["model=resnet1000"], ["model has no option 'resnet1000'", "lenet, linear, mlp, mlp_deep"]),
+    (["model=resnet1000"], ["model has no option 'resnet1000'", "linear, mlp, mlp_deep"]),
     (["data=digits"], ["auto, fashion_mnist, synthetic"]),
     (["data=/mnt/data"], ["data has no option '/mnt/data'", "auto, fashion_mnist", "data.dir=/mnt/data"]),
     (["~model"], ["model is missing: conf/config.yaml must have it"]),

@@ -92,7 +92,7 @@ def test_a_variant_is_one_file_and_one_line(project: Project, tmp_path: Path) ->
     file, pipeline = copy.folder / "conf/model/narrow.yaml", copy.folder / "conf/pipeline.yaml"
     file.write_text((copy.folder / "conf/model/mlp.yaml").read_text().replace("name: mlp ", "name: narrow "))
     with pipeline.open("a") as opened:
-        opened.write("  narrow: {augment: none, trainer: default, base: narrow}\n")
+        opened.write("  narrow: {group: model, base: narrow, augment: none, optimizer: adam, trainer: default}\n")
     output = copy.run("dvc", "repro")
     assert re.findall(r"Running stage '(.*)'", output) == ["train@narrow", "evaluate@narrow", "compare"]
     report = json.loads((copy.folder / "reports/pipeline/comparison.json").read_text())

@@ -117,7 +117,7 @@ class TrainerConfig:
 
     epochs: int = ruled(between(1, 1_000_001))
     batch_size: int = ruled(between(1, 60_001))
-    precision: str = ruled(one_of("float32", "bfloat16"))
+    precision: str = ruled(one_of("float32", "bfloat16", "auto"))
     schedule: str = ruled(one_of("constant", "cosine", "one_cycle"), "constant")
     label_smoothing: float = ruled(between(0, 1), 0.0)
     patience: int | None = ruled(at_least(1), None)

@@ -26,7 +26,7 @@ EPOCHS = 3
 KINDS = {
     "dropout and augmentation": ["model=mlp_dropout", "augment=standard"],
     "a schedule": ["optimizer=sgd", "trainer.schedule=one_cycle"],
-    "batch normalisation": ["model=resnet", "model.filters=[4]", "model.blocks=1"],
+    "batch normalisation": ["model=resnet", "model.filters=[4]", "model.blocks=[1]", "augment.test_time_flip=true"],
     "early stopping": ["trainer.patience=2"],
     "layers that thaw": ["model=mlp_deep", "trainer.frozen_epochs=1", "trainer.fine_tuning=0.1"],
 }

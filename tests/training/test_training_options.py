@@ -15,9 +15,11 @@ from fashion_mnist.comparison.reading import curves_of
 from fashion_mnist.config import Config
 from fashion_mnist.data.dataset import read_dataset
 from fashion_mnist.train import train
+from fashion_mnist.training import saving
 from fashion_mnist.training.build import build, loss_of, optimizer_of
 from fashion_mnist.training.fit import History, fit
 from fashion_mnist.training.history import epoch_kept
+from fashion_mnist.training.precision import faster_precision
 
 Compose = Callable[..., Config]
 EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf/experiment").glob("*.yaml"))
@@ -148,3 +150,41 @@ def test_tensorboard_gets_curves_and_histograms_of_the_last_training_alone(tiny:
         assert len(events.Tensors("epoch_loss")) == 2
     events = EventAccumulator(str(empty_folder / "outputs/logs/mlp/train")).Reload()
     assert any("kernel" in tag for tag in events.Tags()["tensors"])
+
+
+@pytest.mark.parametrize("variant", ["mlp", pytest.param("resnet", marks=pytest.mark.slow)])
+def test_a_model_that_looks_twice_learns_as_one_that_looks_once(variant: str, tiny: Compose) -> None:
+    options = [f"model={variant}", "augment.flip=true", "trainer.epochs=2"]
+    (once, history), (twice, other_history) = (
+        trained(tiny(*options, f"augment.test_time_flip={flip}")) for flip in ("false", "true")
+    )
+    assert [weights.tobytes() for weights in once.get_weights()] == [
+        weights.tobytes() for weights in twice.get_weights()
+    ]
+    assert history["loss"] == other_history["loss"]
+    assert history["val_loss"] != other_history["val_loss"]  # what it is validated with is what is saved
+
+
+def test_a_model_that_looks_twice_does_not_care_which_way_things_point(tiny: Compose, tmp_path: Path) -> None:
+    config = tiny("augment.test_time_flip=true")
+    images = read_dataset(Path(config.data_root) / config.data.name, config.data.validation).test.images[:50]
+    saving.save(build(config), tmp_path / "model.keras")
+    loaded = saving.load(tmp_path / "model.keras")
+    answers, of_mirrored = (np.asarray(loaded(each)) for each in (images, images[:, :, ::-1]))
+    np.testing.assert_allclose(answers, of_mirrored, atol=1e-6)
+    np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_faster_precision_is_the_processors(tmp_path: Path) -> None:
+    flags = tmp_path / "cpuinfo"
+    flags.write_text("flags : fpu avx2 avx512f avx512_bf16 amx_tile\n")
+    assert faster_precision(flags) == "bfloat16"
+    flags.write_text("flags : fpu avx2 avx512f\n")
+    assert faster_precision(flags) == "float32"
+    assert faster_precision(tmp_path / "not on this system") == "float32"
+
+
+def test_a_run_records_the_precision_that_auto_came_to(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fashion_mnist.tracking.run.faster_precision", lambda: "bfloat16")
+    run = mlflow.get_run(train(tiny("trainer.precision=auto")))
+    assert run.data.params["trainer.precision"] == "bfloat16"

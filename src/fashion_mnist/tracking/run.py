@@ -21,6 +21,7 @@ from fashion_mnist.tracking.description import describe
 from fashion_mnist.tracking.outbox import Outbox, Parcel, catch_up, deliver, forget
 from fashion_mnist.tracking.store import PARENT, UNFINISHED
 from fashion_mnist.training.checkpoint import Checkpoint
+from fashion_mnist.training.precision import faster_precision
 
 if TYPE_CHECKING:
     import keras
@@ -38,6 +39,8 @@ def ready(config: Config) -> Dataset:
     dataset = prepare(config.data, config.data_root)
     if config.data.name == "auto":
         config.data.name = dataset.card.name  # decided once
+    if config.trainer.precision == "auto":
+        config.trainer.precision = faster_precision()  # as well, and recorded
     return dataset
 
 

@@ -104,8 +104,6 @@ def check_training(config: Config, choices: dict[str, str]) -> None:
     """Checks what no single key shows: what goes together, and the arguments of model and optimizer."""
     if config.trainer.patience is not None and config.data.validation == 0:
         raise UserError("trainer.patience watches the validation loss, and data.validation=0 leaves no images for it.")
-    if config.trainer.fine_tuning != 1 and config.trainer.schedule != "constant":
-        raise UserError("trainer.fine_tuning goes with trainer.schedule=constant; for others, set it to 1.")
     for group in ("model", "optimizer"):
         example = example_of(group, choices.get(group))
         for key, value in getattr(config, group).items():

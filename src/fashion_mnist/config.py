@@ -54,10 +54,6 @@ A_NAME = Rule(
     "a name of at most 100 letters, digits, '_', '-' and '.', since files are named after it",
     lambda value: re.fullmatch(r"[A-Za-z0-9_][\w.\-]{,99}", value),
 )
-WEIGHTS = Rule(
-    "imagenet, random, or a file that exists",
-    lambda value: value in ("imagenet", "random") or Path(value).expanduser().is_file(),
-)
 VARIANTS = Rule(
     "all, or a list of variants such as [mlp,cnn]",
     lambda value: value == "all" or (isinstance(value, list) and all(isinstance(each, str) for each in value)),
@@ -67,11 +63,7 @@ ARGUMENTS: dict[str, Rule] = {
     "_target_": NOT_EMPTY,
     "name": A_NAME,
     "activation": one_of("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softplus"),
-    # Those that scale by themselves.
-    "backbone": one_of("MobileNetV3Small", "MobileNetV3Large", "EfficientNetV2B0", "ConvNeXtTiny"),
-    "weights": WEIGHTS,
     "kernel_size": between(1, 29),
-    "side": between(32, 225),
     "convolutions": between(1, 9),
     "blocks": between(0, 33),
     **dict.fromkeys(("hidden", "filters"), at_least(1)),
@@ -122,8 +114,6 @@ class TrainerConfig:
     label_smoothing: float = ruled(between(0, 1), 0.0)
     patience: int | None = ruled(at_least(1), None)
     target_accuracy: float | None = ruled(A_SHARE, None)
-    frozen_epochs: int | None = ruled(at_least(0), None)
-    fine_tuning: float = ruled(POSITIVE, 1.0)
     tensorboard: bool = False
     jit_compile: bool | None = None
     mirrored: bool = False

@@ -4,19 +4,13 @@ Every model takes raw pixels, uint8 (n, 28, 28) from 0 to 255, and scales them i
 serving cannot differ. Every model ends in class probabilities, float32 (n, 10), whatever the precision before.
 """
 
-import socket
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import keras
 from keras import layers
 
-from fashion_mnist.errors import UserError
-
 IMAGE_SHAPE = (28, 28)
 CLASSES = 10
-SECONDS_FOR_AN_ANSWER = 10
 NORMALIZATION_MOMENTUM = 0.9  # Keras's 0.99 lags behind weights that learn in a few hundred steps
 
 
@@ -91,42 +85,6 @@ def resnet(
             features = layers.Add()([features, normalized(convolution(branch, count))])
     features = layers.Dropout(dropout)(layers.Flatten()(features))
     return keras.Model(inputs, probabilities()(features), name=name)
-
-
-def transfer(name: str, backbone: str, weights: str, side: int, dropout: float) -> keras.Model:
-    """A network that knows photographs, and a last layer of our own (https://keras.io/guides/transfer_learning).
-
-    The backbone, a class of `keras.applications` that takes pixels from 0 to 255, is frozen; `trainer.frozen_epochs`
-    says when it learns too. Its weights are `imagenet` for Keras's, from its cache or else downloaded; a file with
-    such; or `random`. The images are enlarged to `side` pixels each way, and a share `dropout` of the backbone's
-    features is dropped in training.
-    """
-    inputs = keras.Input(IMAGE_SHAPE, dtype="uint8")
-    grey = layers.Resizing(side, side)(layers.Reshape((*IMAGE_SHAPE, 1))(inputs))
-    network = pretrained(backbone, weights, side)
-    network.trainable = False
-    features = network(layers.Concatenate()([grey, grey, grey]))
-    return keras.Model(inputs, probabilities()(layers.Dropout(dropout)(features)), name=name)
-
-
-def pretrained(backbone: str, weights: str, side: int) -> keras.Model:
-    """A network of `keras.applications` without its last layer."""
-    patience = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(SECONDS_FOR_AN_ANSWER)  # Keras would wait for ever
-    file = None if weights == "random" else str(Path(weights).expanduser())
-    settings = {"include_top": False, "input_shape": (side, side, 3), "pooling": "avg"}
-    try:
-        with warnings.catch_warnings(action="ignore"):  # that the weights were learned at another size
-            return getattr(keras.applications, backbone)(weights=file, **settings)
-    except Exception as error:
-        if "URL fetch failure" not in str(error) and not isinstance(error, TimeoutError):
-            raise
-        raise UserError(
-            f"the weights of {backbone} are not in Keras's cache, and cannot be downloaded ({error}); give a copy of "
-            "that file with model.weights=FILE, or start anew with model.weights=random trainer.frozen_epochs=0."
-        ) from error
-    finally:
-        socket.setdefaulttimeout(patience)
 
 
 def seen_twice(model: keras.Model) -> keras.Model:

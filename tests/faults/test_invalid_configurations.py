@@ -285,7 +285,7 @@ MINE = "name: mine\n_target_: fashion_mnist.models.mlp\nhidden: [8]\nactivation:
         ("model", "- 1\n", ["conf/model/mine.yaml must consist of lines"]),
         ("model", "5\n", ["conf/model/mine.yaml must consist of lines"]),
         ("model", MINE.replace("mine", "[mine]"), ["model.name must be a text"]),
-        ("model", f"defaults: [trainer: transfer]\n{MINE}", ["`- override /trainer@_global_.trainer: transfer`"]),
+        ("model", f"defaults: [augment: standard]\n{MINE}", ["`- override /augment@_global_.augment: standard`"]),
         ("optimizer", "learning_rate: 0.1\n", ["optimizer._target_ is missing: conf/optimizer/mine.yaml"]),
         ("trainer", "epochs: 3\nbatch_size: 32\n", ["trainer.precision is missing: conf/trainer/mine.yaml"]),
         ("experiment", "seed: 3\n", ["conf/experiment/mine.yaml must begin with the line `# @package _global_`"]),

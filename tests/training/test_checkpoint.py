@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import keras
 import mlflow
 import pytest
 from conftest import RESULTS, assert_one_sentence, run_step
@@ -18,7 +17,6 @@ from fashion_mnist.files import FOLDER
 from fashion_mnist.tracking import lineage
 from fashion_mnist.train import train
 from fashion_mnist.training import checkpoint
-from fashion_mnist.training.build import build
 from fashion_mnist.training.checkpoint import Checkpoint
 
 Compose = Callable[..., Config]
@@ -28,7 +26,6 @@ KINDS = {
     "a schedule": ["optimizer=sgd", "trainer.schedule=one_cycle"],
     "batch normalisation": ["model=resnet", "model.filters=[4]", "model.blocks=[1]", "augment.test_time_flip=true"],
     "early stopping": ["trainer.patience=2"],
-    "layers that thaw": ["model=mlp_deep", "trainer.frozen_epochs=1", "trainer.fine_tuning=0.1"],
 }
 
 
@@ -77,16 +74,7 @@ def left() -> list[Path]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_interrupted_training_ends_in_the_bytes_of_an_undisturbed_one(
-    kind: str, tiny: Compose, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def with_a_frozen_layer(config: Config) -> keras.Model:
-        model = build(config)
-        next(layer for layer in model.layers if layer.weights).trainable = False
-        return model
-
-    if kind == "layers that thaw":  # as in model=transfer, which takes minutes
-        monkeypatch.setattr("fashion_mnist.training.build.build", with_a_frozen_layer)
+def test_an_interrupted_training_ends_in_the_bytes_of_an_undisturbed_one(kind: str, tiny: Compose) -> None:
     config = tiny(*KINDS[kind], f"trainer.epochs={EPOCHS}", "trainer.jit_compile=null")
     train(config)
     undisturbed = results()

@@ -16,22 +16,13 @@ from fashion_mnist.training.build import build
 
 Compose = Callable[..., Config]
 VARIANTS = sorted(file.stem for file in (ROOT / "conf/model").glob("*.yaml"))
-WITHOUT_DOWNLOADS = {
-    "transfer": [
-        "model.weights=random",
-        "model.side=32",
-        "trainer.epochs=2",
-        "trainer.frozen_epochs=1",
-        "trainer.batch_size=100",
-    ]
-}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_trains_and_gives_the_same_bytes_again(variant: str, tiny: Compose) -> None:
     def outcome(folder: str) -> list[bytes]:
-        config = tiny(f"model={variant}", f"output_dir={folder}", *WITHOUT_DOWNLOADS.get(variant, []))
+        config = tiny(f"model={variant}", f"output_dir={folder}")
         run_id = train(config)
         assert 0 < evaluate(config)["test_accuracy"] <= 1
         run = mlflow.get_run(run_id)
@@ -43,7 +34,7 @@ def test_every_variant_trains_and_gives_the_same_bytes_again(variant: str, tiny:
     assert len(all_runs()) == 2
 
 
-@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant not in WITHOUT_DOWNLOADS])
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_another_seed_gives_other_weights(variant: str, tiny: Compose) -> None:
     weights = [build(tiny(f"model={variant}", f"seed={seed}")).get_weights() for seed in (1, 2)]
     assert not all(np.array_equal(one, other) for one, other in zip(*weights, strict=True))
@@ -51,13 +42,13 @@ def test_another_seed_gives_other_weights(variant: str, tiny: Compose) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_models_have_the_parameters_their_files_promise(variant: str, tiny: Compose) -> None:
-    parameters = build(tiny(f"model={variant}", *WITHOUT_DOWNLOADS.get(variant, []))).count_params()
+    parameters = build(tiny(f"model={variant}")).count_params()
     assert f": {parameters:,} parameters" in (ROOT / f"conf/model/{variant}.yaml").read_text().splitlines()[0]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_models_take_raw_pixels_and_give_probabilities(variant: str, tiny: Compose) -> None:
-    model = build(tiny(f"model={variant}", *WITHOUT_DOWNLOADS.get(variant, [])))
+    model = build(tiny(f"model={variant}"))
     images = np.full((3, 28, 28), 255, dtype=np.uint8)
     probabilities = np.asarray(model(images))
     assert probabilities.shape == (3, 10)

@@ -93,9 +93,6 @@ def config_digest(config: Config) -> str:
     relevant = {key: content[key] for key in (*SECTIONS, "seed")}
     relevant["validation"] = config.data.validation
     del relevant["trainer"]["resume"]
-    weights = Path(str(config.model.get("weights"))).expanduser()
-    if weights.is_file():
-        relevant["weights"] = file_digest(weights)
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
 

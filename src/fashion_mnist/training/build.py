@@ -50,8 +50,6 @@ def create(section: dict[str, Any], group: str) -> Any:
     try:
         return instantiate(OmegaConf.create(section), _convert_="all")
     except Exception as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from error
         reason = " ".join(re.sub(r"\x1b\[\d+m", "", str(error.__cause__ or error)).split())
         reason = reason.partition("Arguments received")[0].strip()  # Keras goes on with a dump of the call
         raise UserError(f"{group}: {section.get('_target_')} refuses its arguments: {reason}") from error
@@ -60,11 +58,8 @@ def create(section: dict[str, Any], group: str) -> Any:
 def optimizer_of(config: Config, steps: int) -> keras.Optimizer:
     """The configured learning rate is the largest that the schedule reaches; `steps` are those of one epoch."""
     optimizer = create(config.optimizer, "optimizer")
-    highest, frozen = config.optimizer["learning_rate"], config.trainer.frozen_epochs
+    highest = config.optimizer["learning_rate"]
     schedules = keras.optimizers.schedules
-    if frozen is not None and config.trainer.schedule == "constant":
-        rates = [highest, highest * config.trainer.fine_tuning]
-        optimizer.learning_rate = schedules.PiecewiseConstantDecay([frozen * steps - 1], rates)
     steps *= config.trainer.epochs
     if config.trainer.schedule == "cosine":  # Loshchilov and Hutter, 2017, https://arxiv.org/abs/1608.03983
         optimizer.learning_rate = schedules.CosineDecay(highest, steps)

@@ -1,11 +1,10 @@
-"""What happens between epochs: a checkpoint; a person, a target or no more progress ends training; layers thaw."""
+"""What happens between epochs: a checkpoint; a person, a target or no more progress ends training."""
 
 import contextlib
 import math
 import shutil
 import signal
 import time
-from collections.abc import Sequence
 from types import FrameType
 from typing import Any, Self
 
@@ -79,32 +78,6 @@ class WriteCheckpoint(Callback):
         ended = self.model.stop_training or epoch + 1 == self.params["epochs"]  # pyright: ignore
         seconds = time.perf_counter() - self.start
         self.checkpoint.write(Progress(epoch + 1, ended, seconds, history, memory), arrays)
-
-
-class Thaw(Callback):
-    """Lets layers learn that are frozen already, from an epoch on, counted from 0."""
-
-    def __init__(self, layers: Sequence[keras.Layer], epoch: int) -> None:
-        super().__init__()
-        self.layers, self.epoch = layers, epoch
-
-    def thaw(self, thawed: bool = True) -> None:
-        """Lets the layers learn, or not; all but batch normalisation, whose averages would forget what they know.
-
-        Keras's guide calls such layers with `training=False` instead, which `fit` overrides since Keras 3.
-        """
-        self.thawed = thawed
-        for layer in self.layers:
-            layer.trainable = thawed
-            for part in layer._flatten_layers():
-                if isinstance(part, keras.layers.BatchNormalization):
-                    part.trainable = False
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        if epoch >= self.epoch and not self.thawed:
-            self.thaw()
-            # A step that trains more than the last one has to be compiled anew.
-            self.model.make_train_function(force=True)  # pyright: ignore[reportOptionalMemberAccess]
 
 
 class StopAtAccuracy(Callback):

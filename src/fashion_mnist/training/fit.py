@@ -11,7 +11,7 @@ from fashion_mnist.data.dataset import Split
 from fashion_mnist.errors import UserError
 from fashion_mnist.training.augment import layers_of
 from fashion_mnist.training.build import faster_with_xla, loss_of, optimizer_of
-from fashion_mnist.training.callbacks import Interruptible, Thaw, callbacks_of
+from fashion_mnist.training.callbacks import Interruptible, callbacks_of
 from fashion_mnist.training.checkpoint import Checkpoint
 from fashion_mnist.training.compiled import CompiledModel, Numbered
 
@@ -45,7 +45,6 @@ def fit(
             metrics=["accuracy"],
             jit_compile=faster_with_xla(model, config) if trainer.jit_compile is None else trainer.jit_compile,  # pyright: ignore[reportArgumentType]
         )
-        thaw = thaw_of(model, compiled, config)
     devices = model.distribute_strategy.num_replicas_in_sync
     if compiled.rest % devices:
         raise UserError(
@@ -54,9 +53,6 @@ def fit(
         )
     progress = checkpoint.progress if checkpoint else None
     ended = progress is not None and progress.ended
-    for each in thaw:
-        if progress and progress.epoch > each.epoch:  # its epoch has begun before the interruption
-            each.thaw()
     if not ended:
         compiled.choose_block()
     record = keras.callbacks.History()
@@ -72,7 +68,7 @@ def fit(
             epochs=trainer.epochs,
             initial_epoch=trainer.epochs if ended else progress.epoch if progress else 0,
             validation_data=validation_data,
-            callbacks=[interruptible, *thaw, record, *callbacks_of(config, record, checkpoint), *callbacks],
+            callbacks=[interruptible, record, *callbacks_of(config, record, checkpoint), *callbacks],
             # The bar that moves is for people; a log file gets one line an epoch.
             verbose=1 if sys.stdout.isatty() else 2,  # pyright: ignore[reportArgumentType]
         )
@@ -83,16 +79,3 @@ def fit(
             f"training diverged: the loss is not a number from epoch {first} on; lower optimizer.learning_rate."
         )
     return record.history
-
-
-def thaw_of(model: keras.Model, compiled: CompiledModel, config: Config) -> list[Thaw]:
-    """The callback that thaws the model's frozen layers, if they are to thaw; prepares the optimizer for them."""
-    if config.trainer.frozen_epochs is None:
-        return []
-    thaw = Thaw([layer for layer in model.layers if not layer.trainable], config.trainer.frozen_epochs)
-    if not thaw.layers:
-        raise UserError(f"trainer.frozen_epochs is for models with frozen layers, and {config.variant} has none.")
-    thaw.thaw()
-    compiled.optimizer.build(compiled.trainable_variables)
-    thaw.thaw(False)
-    return [thaw]

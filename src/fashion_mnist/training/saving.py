@@ -22,7 +22,6 @@ MODULES = {  # where Keras finds what models consist of
     "keras.src.models.functional",
     "keras.src.ops.numpy",
     "keras.src.ops.nn",
-    "keras.src.applications.convnext",
 }
 UNSAFE = {  # layers that run functions or files of any kind, or read files
     "Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer",

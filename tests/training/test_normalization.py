@@ -22,7 +22,9 @@ def learned(model: keras.Model, features: tf.Tensor) -> list[np.ndarray]:
         tape.watch(features)
         normalized = model(features, training=True)
         loss = tf.reduce_sum(tf.cast(normalized, "float32") ** 3)
-    return [np.array(each, "float32") for each in (normalized, *tape.gradient(loss, [features, *variables]), *model.weights)]
+    return [
+        np.array(each, "float32") for each in (normalized, *tape.gradient(loss, [features, *variables]), *model.weights)
+    ]
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("mixed_bfloat16", 0.05)])

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fashion_mnist.config import ARGUMENTS, CONF, GROUPS, SCHEMAS, Config, Rule
+from fashion_mnist.config import ARGUMENTS, CONF, GROUPS, SCHEMAS, STEP, Config, Rule
 from fashion_mnist.errors import UserError
 from fashion_mnist.passwords import refuse
 
@@ -36,6 +36,9 @@ def checked(composed: DictConfig, choices: dict[str, str], primary: str = "confi
             raise UserError(f"{key} takes one option; to try several one after another, use -m.")
         if key in GROUPS:
             check_keys(item.type, value, key, choices[key])
+        elif isinstance(value, dict) and key == "steps":
+            for variant, step in value.items():
+                STEP.check(f"steps.{variant}", step)
         elif isinstance(value, dict):  # OmegaConf does not say where, for a list
             raise UserError(f"{key} has no keys of its own, got {value}.")
     config = built(SCHEMAS[primary], content)
@@ -150,6 +153,8 @@ def check_argument(key: str, value: Any, example: Any, rule: Rule | None) -> Non
 def unknown_key(key: str, primary: str = "config") -> str:
     """What is said to a key that cannot be set: names the near one that can, or the option that has it."""
     known = known_keys(primary)
+    if "steps" in known and key.partition(".")[0] == "steps":
+        return f"{key}: a further step needs a +, such as '+steps.mine={{parent: cnn, technique: my idea}}'."
     if key in known and "." not in key:
         return f"{key} takes the name of one of its options; --help lists them."
     if key in known:

@@ -1,8 +1,8 @@
 """Compares variants over seeds: which is better, by how much, and is that sure?
 
 Reads finished runs from MLflow, or what `dvc repro` has built (variants=all). Runs that differ only in their seed
-form a group, and each group is set against a baseline, over test images and seeds. The report goes to the terminal, to
-reports/ and to MLflow.
+form a group, and each group is set against a baseline, over test images and seeds, and against the variant that it
+builds on. The report goes to the terminal, to reports/ and to MLflow.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ def compare(config: CompareConfig) -> None:
 
     store.check(config.tracking, config.overrides)
     trainings, left_out, tested = reading.read(config)
-    compared = groups.compare(trainings, left_out, tested, config.baseline)
+    compared = groups.compare(trainings, left_out, tested, config.baseline, config.steps or {})
     try:
         images = test_images(config, tested)
     except UserError as error:

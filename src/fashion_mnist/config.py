@@ -58,6 +58,10 @@ VARIANTS = Rule(
     "all, or a list of variants such as [mlp,cnn]",
     lambda value: value == "all" or (isinstance(value, list) and all(isinstance(each, str) for each in value)),
 )
+STEP = Rule(
+    "of the form {parent: VARIANT, technique: WORDS}",
+    lambda step: {**step}.keys() == {"parent", "technique"} and all(map(str.strip, step.values())),
+)
 
 ARGUMENTS: dict[str, Rule] = {
     "_target_": NOT_EMPTY,
@@ -194,6 +198,7 @@ class CompareConfig:
     variants: Any = field(metadata={"rule": VARIANTS})
     baseline: str | None
     promote: bool
+    steps: dict[str, Any] | None  # by variant, each as `STEP` says
     data_root: str = "data"
     reports: str = "reports"
     overrides: list[str] = field(default_factory=list)

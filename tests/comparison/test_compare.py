@@ -324,6 +324,24 @@ def test_single_trainings_are_compared_with_the_same_seed(add: Add) -> None:
     assert "`mlp` with seed 2." in verdict["sentence"]
 
 
+def test_every_form_of_the_report_tells_what_a_technique_bought(add: Add, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(3):
+        add("mlp", seed, 0.8)
+        add("mlp_wide", seed, 0.9)
+    (step,) = compared()["steps"]
+    assert (step["name"], step["parent"], step["shown"]) == ("mlp_wide", "mlp", True)
+    assert step["sentence"].startswith("`mlp_wide` beside `mlp` (512 hidden neurons in place of 128): +")
+    assert step["sentence"] in Path("reports/comparison.md").read_text()
+    assert step["sentence"].replace("`", "") in re.sub("</?code>", "", Path("reports/comparison.html").read_text())
+    assert step["sentence"].replace("`", "") in " ".join(capsys.readouterr().out.split())
+    (run,) = mlflow.search_runs(
+        search_all_experiments=True, filter_string="tags.report = 'comparison'", output_format="list"
+    )
+    assert step["sentence"] in run.data.tags["mlflow.note.content"]
+    assert compared("steps=null")["steps"] == []
+    assert "Step by step" not in Path("reports/comparison.html").read_text()
+
+
 def test_an_older_run_stands_in_for_one_that_cannot_be_read(add: Add) -> None:
     older, newer = add(), add(accuracy=0.91)
     shutil.rmtree(Path(mlflow.get_run(newer).info.artifact_uri.removeprefix("file://")) / "predictions")  # pyright: ignore

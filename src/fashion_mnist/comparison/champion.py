@@ -57,7 +57,7 @@ def promote(config: CompareConfig, compared: Comparison, images: np.ndarray | No
         runs = [client.get_run(run_id) for run_id in champion.tags["runs"].split()]
         trainings, _, _ = with_predictions(*comparable(client, runs))
         defender = Group(f"{trainings[0].variant} (champion)", {}, [], trainings)
-        (judged,) = judge(defender, [winner]).values()
+        (judged,) = judge([(winner, defender)]).values()
         if not (judged.difference.interval and judged.shown and judged.difference.value > 0):
             return f"Nothing was promoted: the champion is {present}. {judged.sentence}"
         verdict = judged.sentence.rstrip(".")

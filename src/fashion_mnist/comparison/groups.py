@@ -97,6 +97,16 @@ class Verdict:
         return tested if self.mcnemar else "No two of these trainings have the same seed."
 
 
+@dataclass(frozen=True)
+class Step:
+    """A group beside the one of the variant that its own builds on."""
+
+    group: Group
+    parent: Group
+    technique: str
+    verdict: Verdict  # Holm-corrected for the number of steps
+
+
 @dataclass
 class Comparison:
     """Everything that a report tells."""
@@ -105,6 +115,7 @@ class Comparison:
     groups: list[Group]  # best accuracy first
     baseline: Group
     verdicts: dict[str, Verdict]  # by the group's name; of all groups but the baseline
+    steps: list[Step]
     left_out: list[LeftOut]
 
     @property
@@ -117,8 +128,10 @@ class Comparison:
         return list(dict.fromkeys(key for group in self.groups for key in group.apart))
 
 
-def compare(trainings: Sequence[Training], left_out: list[LeftOut], tested: Tested, baseline: str | None) -> Comparison:
-    """Groups trainings on the same data, and says of each group whether it is better than the baseline.
+def compare(
+    trainings: Sequence[Training], left_out: list[LeftOut], tested: Tested, baseline: str | None, steps: dict[str, dict]
+) -> Comparison:
+    """Groups trainings on the same data, and says of each group whether it is better than the baseline, and its parent.
 
     The baseline is the name of a group; None for `mlp` where there is one, else for the least accurate.
     """
@@ -127,8 +140,8 @@ def compare(trainings: Sequence[Training], left_out: list[LeftOut], tested: Test
     if baseline is not None and baseline not in named:
         raise UserError(f"there is no baseline '{baseline}' among what is compared; choose one of {', '.join(named)}.")
     chosen = named[baseline] if baseline else named.get("mlp", groups[-1])
-    verdicts = judge(chosen, [group for group in groups if group is not chosen])
-    return Comparison(tested, groups, chosen, verdicts, left_out)
+    verdicts = judge([(group, chosen) for group in groups if group is not chosen])
+    return Comparison(tested, groups, chosen, verdicts, beside_parents(groups, steps), left_out)
 
 
 def grouped(trainings: Sequence[Training]) -> list[Group]:
@@ -154,15 +167,33 @@ def grouped(trainings: Sequence[Training]) -> list[Group]:
     return result
 
 
-def judge(baseline: Group, others: Sequence[Group]) -> dict[str, Verdict]:
-    """What can be said of each of the others, by its name."""
-    found = [difference_between(group, baseline) for group in others]
+def beside_parents(groups: Sequence[Group], steps: dict[str, dict]) -> list[Step]:
+    """Sets the groups of each variant beside those of its parent, in the order of `steps`.
+
+    Two groups are a pair if they agree in every parameter that tells either of them from others of its variant. So the
+    only groups of two variants are one; of several, each finds the one with as many epochs, say, or none.
+    """
+    pairs = [
+        (group, parent)
+        for variant, step in steps.items()
+        for group in groups
+        for parent in groups
+        if (group.variant, parent.variant) == (variant, step["parent"]) and group is not parent
+        if all(group.params.get(key) == parent.params.get(key) for key in (*group.apart, *parent.apart))
+    ]
+    verdicts = judge(pairs)
+    return [Step(*pair, steps[pair[0].variant]["technique"], verdicts[pair[0].name]) for pair in pairs]
+
+
+def judge(pairs: Sequence[tuple[Group, Group]]) -> dict[str, Verdict]:
+    """What can be said of the first of each two beside the second, by the name of the first."""
+    found = [difference_between(*pair) for pair in pairs]
     corrected = significance.holm([each.p for each in found])
-    pairs = [same_seed(group, baseline) for group in others]
-    flat = iter(significance.holm([mcnemar(one.right, other.right) for each in pairs for one, other in each]))
+    seeds = [same_seed(*pair) for pair in pairs]
+    flat = iter(significance.holm([mcnemar(one.right, other.right) for each in seeds for one, other in each]))
     return {
-        group.name: Verdict(each, p, [next(flat) for _ in of_group], sentence(group, baseline, each, p, len(others)))
-        for group, each, p, of_group in zip(others, found, corrected, pairs, strict=True)
+        pair[0].name: Verdict(each, p, [next(flat) for _ in of_pair], sentence(*pair, each, p, len(pairs)))
+        for pair, each, p, of_pair in zip(pairs, found, corrected, seeds, strict=True)
     }
 
 

@@ -45,11 +45,13 @@ COST_LABELS = {
 def as_html(comparison: Comparison, images: np.ndarray | None) -> str:
     """The page, with its style, charts and test images, uint8 (n, 28, 28), in it."""
     other = comparison.groups[0] if comparison.groups[0] is not comparison.baseline else comparison.groups[-1]
+    steps = [step.verdict.difference for step in comparison.steps]
     environment = Environment(loader=PackageLoader("fashion_mnist.comparison", "."), autoescape=True, trim_blocks=True)
     return environment.get_template("page.html.j2").render(
         comparison=comparison,
         other=other,
         report=report,
+        scale=74 / (max((abs(end) for each in steps for end in each.interval or [each.value]), default=0) or 1),
         charts=charts(comparison),
         tiles=tiles(comparison, other, images) if images is not None else {},
         class_names=CLASS_NAMES,

@@ -11,14 +11,14 @@ from rich import box
 from rich.markdown import Markdown
 from rich.table import Table
 
-from fashion_mnist.comparison.groups import Comparison, Group, Verdict
+from fashion_mnist.comparison.groups import Comparison, Group, Step, Verdict, one_of_each
 from fashion_mnist.comparison.trainings import Training
 from fashion_mnist.data.dataset import CLASS_NAMES
 from fashion_mnist.errors import terminal
 from fashion_mnist.files import complete, write_table
 from fashion_mnist.training.history import by_epoch
 
-MOST_GROUPS, MOST_LINKS = 11, 5  # in a description, which MLflow cuts off after 8,000 characters
+MOST_GROUPS, MOST_LINKS, MOST_CHARACTERS = 11, 5, 8_000  # in a description, which MLflow cuts off after so many
 MOST_LEFT_OUT = 20  # lines
 SCORES = ("test_accuracy", "test_loss", "test_macro_f1", "test_calibration_error", "val_accuracy", "accuracy")
 COSTS = {  # each with its heading, and with the unit and the digits that it is written in
@@ -27,6 +27,7 @@ COSTS = {  # each with its heading, and with the unit and the digits that it is 
     "training_seconds": ("training s", 1, 1),
     "prediction_microseconds": ("prediction µs", 1, 1),
 }
+SPENT = {"training s": "s of training", "MFLOP": "MFLOP an image", "parameters": "parameters"}  # in sentences
 Cells = list[tuple[str, str]]  # headings and texts, from left to right
 LEGEND = (
     "Mean ± sample standard deviation over n seeds; 95 %: interval over seeds and test images. F1: macro. ECE: "
@@ -87,10 +88,32 @@ def as_markdown(comparison: Comparison) -> str:
 def in_words(comparison: Comparison) -> str:
     """What the tables mean, the verdicts, and what was left out, in Markdown."""
     lines = [LEGEND, "", *(f"- {verdict.sentence} {verdict.pairs}" for verdict in comparison.verdicts.values()), ""]
-    lines.append(classes_apart(comparison))
+    lines += [*step_by_step(comparison), classes_apart(comparison)]
     if comparison.left_out:
         lines += ["", "Left out:", "", *(f"- {line}" for line in left_out(comparison))]
     return "\n".join(lines)
+
+
+def step_by_step(comparison: Comparison) -> list[str]:
+    lines = [f"- {in_a_sentence(comparison, step)}" for step in comparison.steps]
+    return ["Step by step:", "", *lines, ""] if lines else []
+
+
+def in_a_sentence(comparison: Comparison, step: Step) -> str:
+    """What a technique bought, and what it cost; the operations stand in for a time that is not known."""
+    difference, shown = step.verdict.difference, step.verdict.shown
+    value, *ends = (f"{100 * each:+z.1f}" for each in (difference.value, *(difference.interval or ())))
+    p = "" if shown else f", corrected p = {step.verdict.p:.2f}"
+    seeds = dict.fromkeys(each.seed and f" of seed {each.seed}" for each in one_of_each(step.group, step.parent))
+    alone = f"between these two trainings{' and'.join(seeds)} (McNemar{p})"
+    points = f"{value} points {f'(95 % {ends[0]} to {ends[1]}{p})' if ends else alone}"
+    loss = "" if difference.value > 0 else "a loss that is "
+    told = [f"{points}, {loss}shown" if shown else f"it bought nothing that is shown, {points}"]
+    now, before = (dict(costs(comparison, group)) for group in (step.group, step.parent))
+    for name, unit in SPENT.items():
+        if now.get(name) and before[name] and not (name == "MFLOP" and now.get("training s")):
+            told.append(f"{now[name]} {unit} {'each' if now[name] == before[name] else f'in place of {before[name]}'}")
+    return f"`{step.group.name}` beside `{step.parent.name}` ({step.technique}): {'; '.join(told)}."
 
 
 def as_note(comparison: Comparison, experiment: str) -> str:
@@ -104,7 +127,8 @@ def as_note(comparison: Comparison, experiment: str) -> str:
         lines.append(f"| `{group.name}` | {group.accuracy_in_words} | {' '.join(links[:MOST_LINKS])} |")
     if len(groups) < len(comparison.groups):
         lines += ["", f"{len(comparison.groups) - len(groups)} more are in the report."]
-    return "\n".join(lines)
+    note, steps = ("\n".join(each) for each in (lines, step_by_step(comparison)))
+    return f"{note}\n\n{steps}".rstrip() if len(note + steps) < MOST_CHARACTERS else note
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
@@ -116,6 +140,11 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "baseline": comparison.baseline.name,
         "facts": facts(comparison),
         "groups": [group_as_json(group, comparison.verdicts.get(group.name)) for group in comparison.groups],
+        "steps": [
+            {"name": step.group.name, "parent": step.parent.name, "technique": step.technique}
+            | (verdict_as_json(step.verdict) | {"sentence": in_a_sentence(comparison, step)})
+            for step in comparison.steps
+        ],
         "left_out": [entry._asdict() for entry in comparison.left_out],
     }
     return json.loads(json.dumps(content), parse_float=lambda digits: round(float(digits), 6))
@@ -137,16 +166,18 @@ def group_as_json(group: Group, verdict: Verdict | None) -> dict[str, Any]:
         "costs": {name: round(float(cost), 3) for name in COSTS if (cost := group.cost(name)) is not None},
         "accuracy_per_class": group.recall.tolist(),
     }
-    if verdict:
-        content["verdict"] = {
-            "sentence": verdict.sentence,
-            "difference": verdict.difference.value,
-            "interval": verdict.difference.interval,
-            "p_holm": verdict.p,
-            "p_mcnemar_holm": verdict.mcnemar,
-            "shown": verdict.shown,
-        }
-    return content
+    return content | ({"verdict": verdict_as_json(verdict)} if verdict else {})
+
+
+def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "sentence": verdict.sentence,
+        "difference": verdict.difference.value,
+        "interval": verdict.difference.interval,
+        "p_holm": verdict.p,
+        "p_mcnemar_holm": verdict.mcnemar,
+        "shown": verdict.shown,
+    }
 
 
 def tested_on(comparison: Comparison) -> str:

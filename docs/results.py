@@ -1,11 +1,13 @@
-"""Puts results into the tables of README.md, docs/results.md and docs/faults.md, and makes docs/exercises.md.
+"""Puts results into the tables of README.md, docs/results.md and docs/faults.md, and into the comments at the top of
+the variants' files; makes docs/exercises.md and the pictures.
 
     uv run python docs/results.py           # writes
     uv run python docs/results.py --check   # writes nothing; the exit code says whether everything is up to date
 
-Read are `metrics/`, which `dvc repro` makes, the study in `docs/study/`, which `docs/study.py` makes, and the
-accuracies over seeds in `docs/accuracy.json`, which `benchmarks/accuracy.py --json docs/accuracy.json` makes, and the
-faults in `docs/faults.json`, which `pytest tests/faults --full` writes.
+Read are `metrics/`, which `dvc repro` makes, the study in `docs/study/`, which `docs/study.py` makes, the ladder in
+`docs/ladder.json`, which `benchmarks/time_to_accuracy.py --json docs/ladder.json` makes, the accuracies over seeds in
+`docs/accuracy.json`, which `benchmarks/accuracy.py --json docs/accuracy.json` makes, and the faults in
+`docs/faults.json`, which `pytest tests/faults --full` writes.
 """
 
 import argparse
@@ -49,19 +51,24 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if anything is out of date")
     arguments = parser.parse_args()
     accuracies = json.loads((ROOT / "docs/accuracy.json").read_text())
+    study = json.loads((ROOT / "docs/study/comparison.json").read_text())
+    ladder = steps_of(json.loads((ROOT / "docs/ladder.json").read_text())["turns"])
     tables = {
-        ("README.md", "results"): variants_table(ROOT),
+        ("README.md", "ladder"): ladder_table(ladder),
+        ("README.md", "results"): variants_table(ROOT, study),
         ("docs/results.md", "presets"): presets_table(accuracies),
         ("docs/faults.md", "faults"): faults_table(json.loads((ROOT / "docs/faults.json").read_text())),
     }
     texts = {ROOT / page: between((ROOT / page).read_text(), name, table) for (page, name), table in tables.items()}
     texts[ROOT / "docs/exercises.md"] = exercises_page(accuracies)
+    texts |= comments(study, ladder)
     if arguments.check:
         stale = [file.name for file, text in texts.items() if not file.is_file() or file.read_text() != text]
         sys.exit(f"{', '.join(stale)} out of date: uv run python docs/results.py" if stale else 0)
     for file, text in texts.items():
         file.write_text(text)
     write_figure(exercises_picture(accuracies), ROOT / "docs/exercises.png")
+    write_figure(ladder_picture(study, ladder), ROOT / "docs/ladder.png")
 
 
 def between(text: str, name: str, table: str) -> str:
@@ -79,10 +86,36 @@ def faults_table(faults: dict[str, tuple[int, int]]) -> str:
     return "\n".join(["| fault | survived |", "| --- | ---: |", *rows])
 
 
-def variants_table(root: Path) -> str:
+def steps_of(turns: Sequence[dict]) -> dict[str, dict[str, list[dict]]]:
+    """What was measured of each step of the ladder, by step and program; `units` beside the seconds."""
+    steps: dict[str, dict[str, list[dict]]] = {}
+    for turn in turns:
+        unit = turn["measured"]["unit"]["seconds"]
+        for program, measured in turn["measured"].items():
+            told = {**measured, "units": measured["seconds"] / unit}
+            steps.setdefault(turn["step"], {}).setdefault(program, []).append(told)
+    return steps
+
+
+def median(measured: Sequence[dict], key: str) -> float:
+    return statistics.median(each[key] for each in measured)
+
+
+def ladder_table(ladder: dict[str, dict[str, list[dict]]]) -> str:
+    """What each step of the ladder reaches, and what its training costs."""
+    rows = []
+    for step, programs in ladder.items():
+        ours = programs["ours"]
+        accuracy = spread([each["test_accuracy"] for each in ours])
+        costs = [f"{median(ours, 'seconds'):,.0f}", f"{median(ours, 'units'):.2f}", f"{ours[0]['parameters']:,}"]
+        rows.append([f"`{step}`", accuracy, str(len(ours)), *costs])
+    return markdown(["`experiment=`", "test accuracy", "n", "training, s", "units", "parameters"], rows)
+
+
+def variants_table(root: Path, study: dict) -> str:
     """Every variant of the pipeline: what `dvc repro` got with seed 0, and what the study over seeds says."""
-    study = json.loads((root / "docs/study/comparison.json").read_text())
     groups = {group["name"]: group for group in study["groups"]}
+    steps = {step["name"]: step for step in study["steps"]}
     rows = []
     for variant in yaml.safe_load((root / "conf/pipeline.yaml").read_text())["variants"]:
         train, test = (json.loads((root / f"metrics/{variant}/{part}.json").read_text()) for part in ("train", "test"))
@@ -93,21 +126,84 @@ def variants_table(root: Path) -> str:
                 f"{train['parameters']:,}",
                 f"{test['test_accuracy']:.4f}",
                 str(group["n"]),
-                *(spread(group["metrics"][metric]["values"]) for metric in ("test_accuracy", "test_loss")),
-                beside(group.get("verdict")),
+                spread(group["metrics"]["test_accuracy"]["values"]),
+                f"{group['costs']['training_seconds']:,.0f}",
+                beside_its_parent(steps.get(variant)),
             ]
         )
-    headings = ["variant", "parameters", "seed 0", "n", "test accuracy", "test loss"]
-    return markdown([*headings, f"points more than `{study['baseline']}` (95 %)"], rows)
+    headings = ["variant", "parameters", "seed 0", "n", "test accuracy", "training, s", "points more than (95 %)"]
+    return markdown(headings, rows)
 
 
-def beside(verdict: dict | None) -> str:
-    """The verdict on a variant in a few words."""
-    if verdict is None:
-        return "the baseline"
-    value, (low, high) = 100 * verdict["difference"], (100 * end for end in verdict["interval"])
+def beside_its_parent(step: dict | None) -> str:
+    """What a variant's technique bought, in a few words."""
+    if step is None:
+        return ""
+    value, (low, high) = 100 * step["difference"], (100 * end for end in step["interval"])
     said = f"{value:+.1f} ({low:+.1f} to {high:+.1f})".replace("-0.0", "+0.0")
-    return f"**{said}**" if verdict["shown"] else f"{said}: not shown"
+    return f"`{step['parent']}`: " + (f"**{said}**" if step["shown"] else f"{said}, not shown")
+
+
+def comments(study: dict, ladder: dict[str, dict[str, list[dict]]]) -> dict[Path, str]:
+    """The files of the variants and of the ladder's steps, each with what it reaches in its second line."""
+    said = {}
+    for group in study["groups"]:
+        if group["name"] not in ladder:
+            seconds = group["costs"]["training_seconds"]
+            time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+            accuracy = group["metrics"]["test_accuracy"]["mean"]
+            line = f"Trains in about {time} on two cores, and reaches a test accuracy of {accuracy:.3f}"
+            said[ROOT / f"conf/model/{group['name']}.yaml"] = f"{line} (n = {group['n']})."
+    for step, programs in ladder.items():
+        ours = programs["ours"]
+        accuracy = spread([each["test_accuracy"] for each in ours])
+        seconds, units = median(ours, "seconds"), median(ours, "units")
+        line = (
+            f"Test accuracy {accuracy} (n = {len(ours)}), {seconds:,.0f} s of training on two cores, {units:.2f} units."
+        )
+        said[ROOT / f"conf/experiment/{step}.yaml"] = line
+    texts = {}
+    for file, line in said.items():
+        first, _, rest = file.read_text().split("\n", 2)
+        texts[file] = f"{first}\n# {line}\n{rest}"
+    return texts
+
+
+def ladder_picture(study: dict, ladder: dict[str, dict[str, list[dict]]]) -> Figure:
+    """Test accuracy against seconds of training: the ladder, the variants, and the ladder's peer."""
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    axes = figure.subplots()
+    points = [
+        (group["name"], group["costs"]["training_seconds"], group["metrics"]["test_accuracy"]["mean"])
+        for group in study["groups"]
+        if group["name"] not in ladder
+    ]
+    axes.plot(
+        [seconds for _, seconds, _ in points], [value for *_, value in points], "o", color="#8a8a8a", label="variants"
+    )
+    of_ladder = [
+        (step, median(programs["ours"], "seconds"), statistics.mean(each["test_accuracy"] for each in programs["ours"]))
+        for step, programs in ladder.items()
+    ]
+    axes.plot(
+        [seconds for _, seconds, _ in of_ladder],
+        [value for *_, value in of_ladder],
+        "s-",
+        color="#0b6e99",
+        label="the ladder",
+    )
+    for step, programs in ladder.items():
+        for name in programs:
+            if name.startswith("PyTorch"):
+                value = statistics.mean(each["test_accuracy"] for each in programs[name])
+                axes.plot(median(programs[name], "seconds"), value, "^", color="#c2571a", label=f"{step} in {name}")
+    for name, seconds, value in [*points, *of_ladder]:
+        axes.annotate(name, (seconds, value), xytext=(6, -3), textcoords="offset points", fontsize=8)
+    axes.set(xscale="log", xlabel="seconds of training on two cores", ylabel="test accuracy")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    return figure
 
 
 def presets_table(accuracies: Accuracies) -> str:

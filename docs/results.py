@@ -1,5 +1,4 @@
-"""Puts results into the tables of README.md, docs/results.md and docs/faults.md, and into the comments at the top of
-the variants' files; makes docs/exercises.md and the pictures.
+"""Puts results into tables and pictures of the README and of docs/, and into the comments at the top of conf/'s files.
 
     uv run python docs/results.py           # writes
     uv run python docs/results.py --check   # writes nothing; the exit code says whether everything is up to date

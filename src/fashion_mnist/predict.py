@@ -33,9 +33,9 @@ from pathlib import Path
 import numpy as np
 from rich.table import Column, Table
 
+from fashion_mnist import pictures
 from fashion_mnist.cli import as_overrides, compose, docstring_of, explained
 from fashion_mnist.config import BUILT, TRIED, Config, TrackingConfig
-from fashion_mnist.data import pictures
 from fashion_mnist.data.dataset import CLASS_NAMES
 from fashion_mnist.errors import UserError, progress, say, terminal
 from fashion_mnist.files import write_figure

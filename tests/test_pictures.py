@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
 from scipy import ndimage
 
-from fashion_mnist.data import pictures
+from fashion_mnist import pictures
 from fashion_mnist.data.synthetic import generate
 from fashion_mnist.errors import UserError
 

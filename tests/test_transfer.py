@@ -26,7 +26,7 @@ def run(folder: Path, *arguments: str, **environment: str) -> subprocess.Complet
 def test_the_last_layer_learns_first_and_later_all_but_batch_normalisation() -> None:
     script = runpy.run_path(str(SCRIPT))
     model = script["transfer"]("transfer", "random", side=32, dropout=0.2)
-    assert [variable.path for variable in model.trainable_variables] == ["dense/kernel", "dense/bias"]
+    assert [tuple(variable.shape)[-1:] for variable in model.trainable_variables] == [(10,), (10,)]
     script["thaw"](model)
     layers = [layer for layer in model._flatten_layers() if layer.weights and not isinstance(layer, keras.Model)]
     frozen = [layer for layer in layers if not layer.trainable_weights]

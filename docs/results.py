@@ -30,7 +30,12 @@ PRESETS = (
     ("beyond_hello_world", "001", "training ~0.83, test ~0.82, loss ~0.50", ["mlp experiment=beyond_hello_world"]),
     ("tensorboard", "002", "none", ["mlp experiment=tensorboard"]),
     ("tfds_ann", "003", "test 0.8264", ["mlp tfds experiment=tfds_ann"]),
-    ("mlp_vs_cnn", "004", "the CNN is better", ["mlp experiment=first_network", "cnn_dropout experiment=all_images"]),
+    (
+        "mlp_vs_cnn",
+        "004",
+        "the CNN is better",
+        ["mlp experiment=first_network", "cnn_dropout experiment=all_images optimizer=adam trainer=default"],
+    ),
 )
 EXERCISES = (
     ("Neurons", "-m 'model.hidden=[128],[512],[1024]' seed=0,1,2", [f"mlp hidden=[{n}]" for n in (128, 512, 1024)]),
@@ -108,6 +113,8 @@ def ladder_table(ladder: dict[str, dict[str, list[dict]]]) -> str:
         accuracy = spread([each["test_accuracy"] for each in ours])
         costs = [f"{median(ours, 'seconds'):,.0f}", f"{median(ours, 'units'):.2f}", f"{ours[0]['parameters']:,}"]
         rows.append([f"`{step}`", accuracy, str(len(ours)), *costs])
+    unit = [each for programs in ladder.values() for each in programs["unit"]]
+    rows.append(["one unit", "", str(len(unit)), f"{median(unit, 'seconds'):,.0f}", "1", f"{unit[0]['parameters']:,}"])
     return markdown(["`experiment=`", "test accuracy", "n", "training, s", "units", "parameters"], rows)
 
 

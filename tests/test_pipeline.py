@@ -50,7 +50,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> P
         copy(ROOT / name, folder / name)
     shutil.copy(migrated_store, folder / "mlflow.db")
     project = Project(folder)
-    project.edit("conf/trainer/default.yaml", epochs=1, batch_size=1000)
+    for trainer in ("default", "one_cycle_long"):
+        project.edit(f"conf/trainer/{trainer}.yaml", epochs=1, batch_size=1000)
     lines = (ROOT / "conf/pipeline.yaml").read_text().splitlines(keepends=True)
     built = [line for line in lines if re.match(r"\S|  (mlp|mlp_wide):", line)]
     (folder / "conf/pipeline.yaml").write_text("".join(built))

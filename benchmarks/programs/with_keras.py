@@ -12,6 +12,9 @@ from program import Learned, Outcome, Task, main
 # TensorFlow is imported by each program, since ours has a way of its own to do it.
 
 
+CNN = ("model=cnn", "optimizer=adam", "trainer=default")  # as the peers train it
+
+
 @contextlib.contextmanager
 def clock() -> Iterator[list[float]]:
     """Lists the times at which the epochs of a `fit` begin, and when the last one has ended.
@@ -127,8 +130,8 @@ if __name__ == "__main__":
             "ours": lambda task: ours(task, validation=5000, tracked=True),
             "untracked": lambda task: ours(task, validation=5000),
             "cnn": cnn,
-            "our_cnn": lambda task: ours(task, "model=cnn"),
-            "our_cnn_bfloat16": lambda task: ours(task, "model=cnn", "trainer.precision=bfloat16"),
+            "our_cnn": lambda task: ours(task, *CNN),
+            "our_cnn_bfloat16": lambda task: ours(task, *CNN, "trainer.precision=bfloat16"),
         },
         packages=("tensorflow", "keras", "mlflow"),
     )

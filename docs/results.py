@@ -63,7 +63,9 @@ def main() -> None:
         ("docs/results.md", "presets"): presets_table(accuracies),
         ("docs/faults.md", "faults"): faults_table(json.loads((ROOT / "docs/faults.json").read_text())),
     }
-    texts = {ROOT / page: between((ROOT / page).read_text(), name, table) for (page, name), table in tables.items()}
+    texts = {ROOT / page: (ROOT / page).read_text() for page, _ in tables}
+    for (page, name), table in tables.items():
+        texts[ROOT / page] = between(texts[ROOT / page], name, table)
     texts[ROOT / "docs/exercises.md"] = exercises_page(accuracies)
     texts |= comments(study, ladder)
     if arguments.check:
@@ -177,7 +179,7 @@ def comments(study: dict, ladder: dict[str, dict[str, list[dict]]]) -> dict[Path
 
 def ladder_picture(study: dict, ladder: dict[str, dict[str, list[dict]]]) -> Figure:
     """Test accuracy against seconds of training: the ladder, the variants, and the ladder's peer."""
-    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    figure = Figure(figsize=(9, 5.4), layout="constrained")
     axes = figure.subplots()
     points = [
         (group["name"], group["costs"]["training_seconds"], group["metrics"]["test_accuracy"]["mean"])
@@ -203,9 +205,13 @@ def ladder_picture(study: dict, ladder: dict[str, dict[str, list[dict]]]) -> Fig
             if name.startswith("PyTorch"):
                 value = statistics.mean(each["test_accuracy"] for each in programs[name])
                 axes.plot(median(programs[name], "seconds"), value, "^", color="#c2571a", label=f"{step} in {name}")
-    for name, seconds, value in [*points, *of_ladder]:
-        axes.annotate(name, (seconds, value), xytext=(6, -3), textcoords="offset points", fontsize=8)
-    axes.set(xscale="log", xlabel="seconds of training on two cores", ylabel="test accuracy")
+    for name, seconds, value in of_ladder:
+        axes.annotate(name, (seconds, value), (-7, 5), textcoords="offset points", ha="right", fontsize=8)
+    for number, (name, seconds, value) in enumerate(sorted(points, key=lambda point: point[1])):
+        side = 1 if number % 2 else -1  # next to one another, each has its own
+        place = {"ha": "left" if side > 0 else "right", "va": "center"}
+        axes.annotate(name, (seconds, value), (7 * side, 0), textcoords="offset points", fontsize=8, **place)
+    axes.set(xscale="log", xlim=(0.8, 800), xlabel="seconds of training on two cores", ylabel="test accuracy")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")

@@ -2,8 +2,8 @@
 
     uv run python docs/study.py --folder ../study
 
-Each is trained with seeds 0 to 2. An interrupted study goes on where it was: what the folder holds already, made with the
-same code, is not trained again.
+Each is trained with seeds 0 to 2. An interrupted study goes on where it was: what the folder holds already, made with
+the same code, is not trained again.
 """
 
 import argparse

@@ -208,9 +208,9 @@ def ladder_picture(study: dict, ladder: dict[str, dict[str, list[dict]]]) -> Fig
     for name, seconds, value in of_ladder:
         axes.annotate(name, (seconds, value), (-7, 5), textcoords="offset points", ha="right", fontsize=8)
     for number, (name, seconds, value) in enumerate(sorted(points, key=lambda point: point[1])):
-        side = 1 if number % 2 else -1  # next to one another, each has its own
-        place = {"ha": "left" if side > 0 else "right", "va": "center"}
-        axes.annotate(name, (seconds, value), (7 * side, 0), textcoords="offset points", fontsize=8, **place)
+        side, align = (7, "left") if number % 2 else (-7, "right")  # next to one another, each has its own
+        place = (seconds, value), (side, 0)
+        axes.annotate(name, *place, textcoords="offset points", ha=align, va="center", fontsize=8)
     axes.set(xscale="log", xlim=(0.8, 800), xlabel="seconds of training on two cores", ylabel="test accuracy")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

@@ -69,6 +69,14 @@ def _without_looking_through_all_imports() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def _precision_of_its_own() -> Iterator[None]:
+    """Leaves the next test Keras's own arithmetic, whatever a model was built with."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].config.set_dtype_policy("float32")
+
+
 @pytest.fixture
 def full(request: pytest.FixtureRequest) -> bool:
     """Whether every fault is to be driven in full."""

@@ -111,7 +111,9 @@ def check_training(config: Config, choices: dict[str, str]) -> None:
         example = example_of(group, choices.get(group))
         for key, value in getattr(config, group).items():
             if example and key not in example:
-                raise UserError(unknown_key(f"{group}.{key}"))
+                of_preset = example_of("experiment", choices.get("experiment")).get(group)
+                file = f"conf/experiment/{choices['experiment']}.yaml: " if key in (of_preset or ()) else ""
+                raise UserError(file + unknown_key(f"{group}.{key}"))
             if key == "_target_" and value != example.get(key, value):
                 raise UserError(f"{group}._target_ cannot be set; a file in conf/{group} makes it an option.")
             expected = group if key in ("name", "_target_") else example.get(key, value)

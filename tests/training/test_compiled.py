@@ -5,7 +5,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +67,9 @@ def convolutional_with_dropout() -> keras.Model:
 
 
 @pytest.fixture(autouse=True)
-def clean() -> Iterator[None]:
-    """Weights depend on the test alone, and no test leaves its precision behind."""
+def seeded() -> None:
+    """Weights depend on the test alone."""
     keras.utils.set_random_seed(0)
-    yield
-    keras.config.set_dtype_policy("float32")
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,6 @@ def test_the_mathematics_is_that_of_keras(precision: str, tolerance: float) -> N
         found = learned(with_kernel, features)
     for one, other in zip(found, learned(plain, features), strict=True):
         np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
-    keras.config.set_dtype_policy("float32")
 
 
 def test_afterwards_the_layer_is_keras_own() -> None:

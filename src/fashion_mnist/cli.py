@@ -254,7 +254,7 @@ def explain(error: BaseException, primary: str = "config") -> str | None:
             return f"{file}, line {line}: this is not UTF-8; write the line anew, or save the file with that encoding."
         case Exception() if isinstance(error, HydraException | yaml.YAMLError) or "defaults list in" in str(error):
             text = re.sub(r"(?i)(in|primary config) '([\w/]+)'", r"\1 conf/\2.yaml", str(error) or str(error.__cause__))
-            return " ".join(text.split())
+            return " ".join(re.sub(r"^In (\w+/\w+):", r"In conf/\1.yaml:", text).split())
         case AttributeError() if "_set_flag" in str(error):  # Hydra's, for its own key without a value
             return "hydra must have keys of its own, or not be there, in conf/config.yaml and in an experiment."
         case ValueError() if "Config group override" in str(error):

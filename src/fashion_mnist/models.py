@@ -66,8 +66,8 @@ def resnet(
 
     Each stage is a convolution with so many filters, a pooling that halves the image's side, and so many residual
     blocks of two convolutions (He et al., 2016, https://arxiv.org/abs/1512.03385). Pooling comes before normalisation,
-    which gives the same as after it (but for negative scales) at a quarter of the cost. The last layer sees every place
-    of the last features apart, since all garments lie alike; in training, a share `dropout` of them is dropped.
+    which has a quarter of the features to go through then. The last layer sees every place of the last features apart,
+    since all garments lie alike; in training, a share `dropout` of them is dropped.
     """
 
     def normalized(features):
@@ -99,7 +99,7 @@ def seen_twice(model: keras.Model) -> keras.Model:
 
 def seen_once(model: keras.Model) -> keras.Model:
     """The part that learns: the model inside one that looks twice, or else the model itself."""
-    return next((layer for layer in model.layers if layer.name == model.name), model)
+    return next((layer for layer in model.layers if isinstance(layer, keras.Model)), model)
 
 
 def probabilities() -> keras.Layer:

@@ -165,6 +165,11 @@ def test_a_model_that_looks_twice_learns_as_one_that_looks_once(variant: str, ti
     assert history["val_loss"] != other_history["val_loss"]  # what it is validated with is what is saved
 
 
+def test_a_model_may_be_called_as_one_of_its_layers(tiny: Compose) -> None:
+    model, _ = trained(tiny("model.name=dense"))
+    assert model.name == "dense"
+
+
 def test_a_model_that_looks_twice_does_not_care_which_way_things_point(tiny: Compose, tmp_path: Path) -> None:
     config = tiny("augment.test_time_flip=true")
     images = read_dataset(Path(config.data_root) / config.data.name, config.data.validation).test.images[:50]

@@ -12,6 +12,7 @@ from keras import layers
 IMAGE_SHAPE = (28, 28)
 CLASSES = 10
 NORMALIZATION_MOMENTUM = 0.9  # Keras's 0.99 lags behind weights that learn in a few hundred steps
+BOTH_VIEWS = "mean_of_both_views"  # the last layer of a model that looks at each image twice
 
 
 def mlp(name: str, hidden: Sequence[int], activation: str, dropout: float = 0.0, l2: float = 0.0) -> keras.Model:
@@ -94,12 +95,15 @@ def seen_twice(model: keras.Model) -> keras.Model:
     """
     images = keras.Input(IMAGE_SHAPE, dtype="uint8")
     mirrored = keras.ops.flip(images, axis=2)
-    return keras.Model(images, layers.Average(dtype="float32")([model(images), model(mirrored)]), name=model.name)
+    mean = layers.Average(dtype="float32", name=BOTH_VIEWS)
+    return keras.Model(images, mean([model(images), model(mirrored)]), name=model.name)
 
 
 def seen_once(model: keras.Model) -> keras.Model:
     """The part that learns: the model inside one that looks twice, or else the model itself."""
-    return next((layer for layer in model.layers if isinstance(layer, keras.Model)), model)
+    if model.layers[-1].name != BOTH_VIEWS:
+        return model
+    return next(layer for layer in model.layers if isinstance(layer, keras.Model))
 
 
 def probabilities() -> keras.Layer:

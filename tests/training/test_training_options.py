@@ -14,6 +14,7 @@ from fashion_mnist.cli import compose
 from fashion_mnist.comparison.reading import curves_of
 from fashion_mnist.config import Config
 from fashion_mnist.data.dataset import read_dataset
+from fashion_mnist.models import seen_once
 from fashion_mnist.train import train
 from fashion_mnist.training import saving
 from fashion_mnist.training.build import build, loss_of, optimizer_of
@@ -168,6 +169,12 @@ def test_a_model_that_looks_twice_learns_as_one_that_looks_once(variant: str, ti
 def test_a_model_may_be_called_as_one_of_its_layers(tiny: Compose) -> None:
     model, _ = trained(tiny("model.name=dense"))
     assert model.name == "dense"
+
+
+def test_a_network_inside_another_does_not_learn_alone() -> None:
+    inside = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    whole = keras.Sequential([keras.Input((28, 28)), keras.layers.Flatten(), keras.layers.Dense(4), inside])
+    assert seen_once(whole) is whole
 
 
 def test_a_model_that_looks_twice_does_not_care_which_way_things_point(tiny: Compose, tmp_path: Path) -> None:

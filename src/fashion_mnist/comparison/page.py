@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from adjustText import adjust_text
 from jinja2 import Environment, PackageLoader
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -34,7 +35,7 @@ STYLE: dict[Any, Any] = {
     "font.size": 10,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
-NAMES: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5, "annotation_clip": False}
+ROUNDS = 300  # of moving names apart; not a time, which would not always give the same picture
 COST_LABELS = {
     "training_seconds": "seconds of training",
     "flops_per_image": "floating-point operations per image",
@@ -155,23 +156,20 @@ def pareto(comparison: Comparison) -> Figure | None:
         (front if unbeaten else beaten).append(group)
         color, deviation = COLORS[0] if unbeaten else INK, group.deviation("test_accuracy") or 0
         axes.errorbar(spent[group], group.accuracy, deviation, fmt="o", color=color, markersize=5)
-    # Names of the best stand above them to the left, where nothing can be; those of the others below to the right.
-    for group in front:
-        axes.annotate(group.name, (spent[group], group.accuracy), (-6, 3), **NAMES, ha="right", va="bottom")
-    line = 0.05 * (front[-1].accuracy - min(group.accuracy for group in groups)) or 0.001
-    height = 1.0
-    for group in sorted(beaten, key=lambda group: -group.accuracy)[:MOST_CURVES]:
-        height = min(group.accuracy, height - line)  # one below the other
-        axes.annotate(group.name, (spent[group], height), (8, 0), **NAMES, ha="left", va="center")
+    shown = [*front, *sorted(beaten, key=lambda group: -group.accuracy)[:MOST_CURVES]]
     costs, accuracies = [spent[group] for group in front], [group.accuracy for group in front]
     axes.plot(costs, accuracies, color=COLORS[0], linewidth=1, alpha=0.6, drawstyle="steps-post")
     axes.set_xscale("log")
     axes.set(xlabel=COST_LABELS[name], ylabel="test accuracy")
-    axes.margins(x=0.2, y=0.08)
+    axes.margins(x=0.2, y=0.14)
     # In full, millions would run into one another.
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:,g}M" if value >= 1e6 else f"{value:,.10g}")
     axes.xaxis.set_minor_formatter(LogFormatter())  # labels where there is no power of ten; its default is in TeX
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    names = [axes.text(spent[group], group.accuracy, group.name, fontsize=8.5) for group in shown]
+    everywhere = {"x": list(spent.values()), "y": [group.accuracy for group in groups]}
+    lines = {"arrowstyle": "-", "color": INK, "alpha": 0.4, "linewidth": 0.6}
+    adjust_text(names, **everywhere, ax=axes, expand=(1.15, 1.3), iter_lim=ROUNDS, arrowprops=lines)
     return figure
 
 

@@ -196,6 +196,14 @@ def test_the_faster_precision_is_the_processors(tmp_path: Path) -> None:
     assert faster_precision(tmp_path / "not on this system") == "float32"
 
 
+@pytest.mark.parametrize("faster", ["float32", "bfloat16"])
+def test_a_model_is_built_in_the_precision_that_auto_comes_to(
+    faster: str, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fashion_mnist.training.build.faster_precision", lambda: faster)
+    assert build(tiny("trainer.precision=auto")).layers[-2].compute_dtype == faster
+
+
 def test_a_run_records_the_precision_that_auto_came_to(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fashion_mnist.tracking.run.faster_precision", lambda: "bfloat16")
     run = mlflow.get_run(train(tiny("trainer.precision=auto")))

@@ -13,13 +13,16 @@ from omegaconf import OmegaConf
 from fashion_mnist.config import Config
 from fashion_mnist.errors import UserError
 from fashion_mnist.models import seen_twice
+from fashion_mnist.training.precision import faster_precision
 
 
 def build(config: Config) -> keras.Model:
     """Builds the model with weights that depend on the seed alone. The one place that sets seeds."""
     keras.utils.clear_session()  # layer names count up through a process, and would differ between jobs of a sweep
     keras.utils.set_random_seed(config.seed)
-    keras.config.set_dtype_policy("mixed_bfloat16" if config.trainer.precision == "bfloat16" else "float32")
+    wanted = config.trainer.precision
+    precision = faster_precision() if wanted == "auto" else wanted  # of a run, this is decided and recorded before
+    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
     with strategy(config).scope():
         model = create(config.model, "model")
         return seen_twice(model) if config.augment.test_time_flip else model

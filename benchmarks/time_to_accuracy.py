@@ -1,7 +1,7 @@
 """The accuracy ladder: what each step reaches on the test images, and what its training costs on this machine.
 
     uv run python benchmarks/time_to_accuracy.py --json ladder.json
-    uv run python benchmarks/time_to_accuracy.py --steps ladder_95 --seeds 2 --json ladder.json --output ladder
+    uv run python benchmarks/time_to_accuracy.py --steps ladder_94 --seeds 3 --json ladder.json --output ladder
 
 A turn is a step of the ladder with one seed; right before it, the unit of cost is measured anew, so that whatever else
 the machine does meets both alike. Every program is a process of its own. What --json holds of the same code and presets

@@ -381,7 +381,7 @@ def test_bfloat16_trains_and_ends_with_the_build(model: str, few: Split, held_ou
     history = fit(trained, few, held_out, config)
     assert history["loss"][-1] < history["loss"][0]
     assert np.asarray(trained(few.images[:2])).dtype == np.float32
-    exact = build(compose([f"model={model}", small]))
+    exact = build(compose([f"model={model}", small, "trainer.precision=float32"]))
     assert {layer.compute_dtype for layer in exact.layers} == {"float32"}
 
 

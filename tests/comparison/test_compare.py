@@ -17,6 +17,7 @@ from conftest import TINY, assert_one_sentence, needs_real_data, run_here, run_s
 
 from fashion_mnist.cli import compose, quoted
 from fashion_mnist.compare import compare
+from fashion_mnist.comparison import page
 from fashion_mnist.comparison.reading import of_folders
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluate import evaluate
@@ -252,6 +253,19 @@ def test_groups_are_named_after_what_differs(add: Add, capsys: pytest.CaptureFix
     assert names == {"mlp epochs=2", "mlp epochs=20", "linear epochs=2", "linear epochs=20"}
     printed = capsys.readouterr().out
     assert re.search(r"variant\s+epochs\s+n\s+accuracy", printed), printed
+
+
+def test_of_many_groups_the_plot_names_the_best(add: Add) -> None:
+    """To keep hundreds of names apart would take hours."""
+    count = 2 * page.MOST_CURVES + 3
+    for number in range(count):  # most are better than the one before, and cost more
+        run = add(f"variant_{number}", accuracy=0.3 + number / 40)
+        mlflow.MlflowClient().log_metric(run, "system/parameters", 1000 + number)
+    best = compared()["groups"][0]["name"]
+    plot = Path("reports/comparison.html").read_text().partition('aria-label="pareto"')[2].partition("</svg>")[0]
+    named = set(re.findall(r">(variant_\d+)<", plot))
+    assert best in named
+    assert len(named) <= 2 * page.MOST_CURVES < count
 
 
 def test_parameters_are_the_same_however_they_were_typed(add: Add) -> None:

@@ -156,7 +156,7 @@ def pareto(comparison: Comparison) -> Figure | None:
         (front if unbeaten else beaten).append(group)
         color, deviation = COLORS[0] if unbeaten else INK, group.deviation("test_accuracy") or 0
         axes.errorbar(spent[group], group.accuracy, deviation, fmt="o", color=color, markersize=5)
-    shown = [*front, *sorted(beaten, key=lambda group: -group.accuracy)[:MOST_CURVES]]
+    named = [sorted(each, key=lambda group: -group.accuracy)[:MOST_CURVES] for each in (front, beaten)]
     costs, accuracies = [spent[group] for group in front], [group.accuracy for group in front]
     axes.plot(costs, accuracies, color=COLORS[0], linewidth=1, alpha=0.6, drawstyle="steps-post")
     axes.set_xscale("log")
@@ -166,7 +166,7 @@ def pareto(comparison: Comparison) -> Figure | None:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:,g}M" if value >= 1e6 else f"{value:,.10g}")
     axes.xaxis.set_minor_formatter(LogFormatter())  # labels where there is no power of ten; its default is in TeX
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    names = [axes.text(spent[group], group.accuracy, group.name, fontsize=8.5) for group in shown]
+    names = [axes.text(spent[group], group.accuracy, group.name, fontsize=8.5) for group in (*named[0], *named[1])]
     everywhere = {"x": list(spent.values()), "y": [group.accuracy for group in groups]}
     lines = {"arrowstyle": "-", "color": INK, "alpha": 0.4, "linewidth": 0.6}
     adjust_text(names, **everywhere, ax=axes, expand=(1.15, 1.3), iter_lim=ROUNDS, arrowprops=lines)

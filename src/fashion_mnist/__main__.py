@@ -16,15 +16,17 @@ from fashion_mnist.tracking.store import ui
 from fashion_mnist.train import train_model
 
 
-def main_job(config: Config) -> None:
+def main_job(config: Config) -> str:
+    """Does it all in a run, and returns the run's id; in a sweep, that of one which has finished the same."""
     dataset = ready(config)
-    if finished_run(config, dataset.card, evaluated=True):
-        return
+    if finished := finished_run(config, dataset.card, evaluated=True):
+        return finished.info.run_id
     with opened(config, dataset) as (model, run, checkpoint):
         train_model(model, config, dataset, run, checkpoint)
         metrics = evaluate_model(config, dataset)
         add_evaluation(config, dataset.card, metrics, run)
     summarize(config, metrics, run.run_id)
+    return run.run_id
 
 
 def summarize(config: Config, metrics: dict[str, float], run_id: str) -> None:

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import errno
+import importlib
 import logging
 import os
 import re
@@ -24,13 +25,14 @@ from hydra.core.utils import env_override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from fashion_mnist.checks import checked, groups_of, read, unknown_key
 from fashion_mnist.config import CONF
 from fashion_mnist.errors import UserError, make_streams_last
 from fashion_mnist.files import home
 from fashion_mnist.passwords import tidy_environment, without_password
+from fashion_mnist.trials.space import check_search, ends_of, search_of, with_params
 
 FLAGS = get_args_parser()._option_string_actions  # Hydra's own, such as "--cfg" and "-c"
 SWITCHES = {"--check-only": "check_only", "--checkout": "checkout"}  # which need no value
@@ -53,34 +55,47 @@ def main(job: Callable[[Any], Any], primary: str = "config") -> None:
 
 def run_with_hydra(job: Callable[[Any], Any], primary: str) -> None:
     """Lets Hydra compose the configuration, once or for each job of a sweep."""
-    failure: list[Exception] = []
-    full_error = wants_full_error()
+    task = Task(job, primary)
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # else it tells of its first look for fonts
+    with env_override({"HYDRA_FULL_ERROR": "1"}):  # else Hydra would print an error in its own way, and end the process
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=primary)(task)()
+    if task.failure:
+        raise task.failure
 
-    def task(composed: DictConfig) -> Any:
+
+class Task:
+    """A step as Hydra calls it, once or for each job of a sweep; to other processes it travels by its name."""
+
+    def __init__(self, job: Callable[[Any], Any], primary: str = "config") -> None:
+        self.job, self.name, self.primary = job, job.__name__, primary
+        self.__module__ = f"fashion_mnist.{step_of(job)}"  # Hydra names the job and its log file after it
+        self.full_error = wants_full_error()
+        self.failure: Exception | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "job": None}
+
+    def __call__(self, composed: DictConfig) -> Any:
+        job = self.job or getattr(importlib.import_module(self.__module__), self.name)
         hydra_config = HydraConfig.get()
         in_sweep = hydra_config.mode == RunMode.MULTIRUN
         try:
-            config = checked(composed, dict(hydra_config.runtime.choices), primary)
+            config = checked(composed, dict(hydra_config.runtime.choices), self.primary)
             config.overrides = list(hydra_config.overrides.task)
-            if in_sweep and step_of(job) in ("__main__", "train") and config.output_dir is None:
-                # The jobs of a sweep often share a variant, and must not overwrite each other's model.
-                config.output_dir = str(Path(hydra_config.runtime.output_dir))
-            if not full_error:
+            if in_sweep and self.primary == "config":
+                config.search = search_of(hydra_config, of_trial=True)
+                if self.__module__ not in ("fashion_mnist.fetch", "fashion_mnist.evaluate") and not config.output_dir:
+                    # The jobs of a sweep often share a variant, and must not overwrite each other's model.
+                    config.output_dir = str(Path(hydra_config.runtime.output_dir))
+            if not self.full_error:
                 del os.environ["HYDRA_FULL_ERROR"]  # the programs that the job starts are not to inherit it
             return job(config)
         except Exception as error:
             if in_sweep:  # Hydra goes on with the other jobs, and reports the first failure at the end
                 raise
-            failure.append(error)  # raised below: Hydra would precede the sentence with a line of its own
+            self.failure = error  # raised later: Hydra would precede the sentence with a line of its own
         finally:
             os.environ["HYDRA_FULL_ERROR"] = "1"
-
-    task.__module__ = f"fashion_mnist.{step_of(job)}"  # Hydra names the job and its log file after it
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # else it tells of its first look for fonts
-    with env_override({"HYDRA_FULL_ERROR": "1"}):  # else Hydra would print an error in its own way, and end the process
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=primary)(task)()
-    if failure:
-        raise failure[0]
 
 
 def wants_full_error() -> bool:
@@ -94,20 +109,32 @@ def step_of(job: Callable[..., Any]) -> str:
 
 def check_all(arguments: list[str], primary: str) -> None:
     """Checks the configuration, and every value of a sweep, before anything starts or is written."""
-    fixed, varied = [], {}
     overrides = OverridesParser.create().parse_overrides(arguments)
-    own_sweeper = any(override.key_or_group == "hydra/sweeper" for override in overrides)
+    fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
+    search, varied = None, {}
+    if any("hydra/sweeper" in argument or argument.startswith("experiment=") for argument in fixed):
+        config = compose(fixed, primary)  # whose preset may say what is searched
+        if search := search_of(HydraConfig.get()):
+            overrides = with_params(search, overrides)
+            check_search(search, HydraConfig.get(), overrides, config)
+            fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
     for override in overrides:
-        if override.value_type in (ValueType.SIMPLE_CHOICE_SWEEP, ValueType.CHOICE_SWEEP, ValueType.RANGE_SWEEP):
-            varied[override.get_key_element()] = list(override.sweep_string_iterator())
-        elif not override.is_sweep_override():
-            fixed.append(str(override.input_line))
-        elif not own_sweeper and (override.value_type == ValueType.INTERVAL_SWEEP or "." in override.get_key_element()):
-            key = override.get_key_element()  # Hydra's own sweeper resolves globs of options, and nothing else
+        kind, key = override.value_type, override.get_key_element()
+        if search and kind in (ValueType.INTERVAL_SWEEP, ValueType.RANGE_SWEEP):
+            varied[key] = ends_of(override)
+        elif kind in (ValueType.SIMPLE_CHOICE_SWEEP, ValueType.CHOICE_SWEEP, ValueType.RANGE_SWEEP):
+            varied[key] = list(override.sweep_string_iterator())
+        elif override.is_sweep_override() and (kind == ValueType.INTERVAL_SWEEP or "." in key):
+            # Hydra's own sweeper resolves globs of options, and nothing else.
             raise UserError(f"a sweep takes single values: -m {key}=VALUE,VALUE,... or -m '{key}=range(FROM,TO)'.")
     first = {key: values[0] for key, values in varied.items()}
     for job in [first, *({**first, key: value} for key, values in varied.items() for value in values[1:])]:
-        compose([*fixed, *(f"{key}={value}" for key, value in job.items())], primary)
+        try:
+            compose([*fixed, *(f"{key}={value}" for key, value in job.items())], primary)
+        except ValidationError as error:
+            if re.fullmatch(r"\d+\.0", first.get(str(error.full_key), "")):
+                raise UserError(f"{error.full_key} takes whole numbers: int(interval(FROM,TO)).") from error
+            raise
 
 
 def compose(overrides: list[str], primary: str = "config") -> Any:

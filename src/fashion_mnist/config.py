@@ -135,6 +135,22 @@ class TrackingConfig:
 
 
 @dataclass
+class SearchConfig:
+    """conf/hydra/sweeper/optuna.yaml: how many trials a search has, and what proposes, prunes and keeps them."""
+
+    sampler: dict[str, Any]
+    pruner: dict[str, Any]
+    trials: int = ruled(at_least(1))
+    jobs: int = ruled(at_least(1))
+    confirm: int = ruled(at_least(0))
+    seed: int = ruled(between(0, 2**32))
+    storage: str = ruled(NOT_EMPTY)
+    params: dict[str, Any] | None = None
+    study: str | None = ruled(A_NAME, None)
+    trial: int | None = ruled(at_least(0), None)  # of this job, whose seed and values it decides
+
+
+@dataclass
 class Config:
     """Everything that a job is told."""
 
@@ -149,10 +165,11 @@ class Config:
     output_dir: str | None = None
     skip_finished: bool = True
     overrides: list[str] = field(default_factory=list)  # what was typed; no key of conf/
+    search: SearchConfig | None = None  # whose trial this job is, if any; no key of conf/ either
 
     def composed(self) -> dict[str, Any]:
-        """The configuration as nested dictionaries, without what was typed to get it."""
-        return {key: value for key, value in asdict(self).items() if key != "overrides"}
+        """The configuration as nested dictionaries, without what was typed to get it, and on whose behalf."""
+        return {key: value for key, value in asdict(self).items() if key not in ("overrides", "search")}
 
     @property
     def variant(self) -> str:

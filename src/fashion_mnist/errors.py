@@ -19,6 +19,10 @@ class SourceUnavailableError(UserError):
     """No source of the dataset could be reached; `data=auto` falls back on this error and on no other."""
 
 
+class Pruned(Exception):  # noqa: N818
+    """A trial of a search ended early, since it had no promise: nothing went wrong."""
+
+
 class Lasting(io.FileIO):
     """Where a stream ends; it goes on when its reader, such as `head`, has gone."""
 

@@ -8,7 +8,7 @@ from fashion_mnist.errors import UserError
 
 # Up to the last @, since people forget that the @ and / of a password are written as %40 and %2F.
 STORE = re.compile(
-    r"(?is)(\+*tracking\.uri=['\"]?|MLFLOW_\w+_URI=)(https?|postgresql(?:\+psycopg2?)?)://([^:/@\s]*)(?::((?:(?!://).)*))?@"
+    r"(?is)(\+*(?:tracking\.uri|hydra\.sweeper\.storage)=['\"]?|MLFLOW_\w+_URI=)(https?|postgresql(?:\+psycopg2?)?)://([^:/@\s]*)(?::((?:(?!://).)*))?@"
 )
 SECRET = re.compile(r"://[^/@\s]*:.*@|https?://[^/@\s]+@|://.*(password|passwd|pwd|token|secret)(=|%3d)", re.I | re.S)
 

@@ -62,7 +62,9 @@ def comparable(client: "MlflowClient", runs: Sequence["Run"]) -> tuple[list[Trai
     """The finished and evaluated trainings among a store's runs, on one dataset; and the others, with the reason."""
     found: list[Training] = []
     left_out: list[LeftOut] = []
-    trainings = [(run, unfit(run)) for run in runs if "variant" in run.data.tags]  # sweeps and comparisons have none
+    # Sweeps and comparisons have no variant, and of a search's trials only the winner is ever tested.
+    trained = [run for run in runs if "variant" in run.data.tags and not ("trial" in run.data.tags and unfit(run))]
+    trainings = [(run, unfit(run) or flattered(run)) for run in trained]
     datasets = Counter(run.data.tags["dataset_digest"] for run, reason in trainings if not reason)
     for run, reason in trainings:
         info, tags = run.info, run.data.tags
@@ -96,6 +98,13 @@ def unfit(run: "Run") -> str:
         return "its training is not recorded in it"
     if "test_accuracy" not in run.data.metrics:
         return f"it was not evaluated: python -m fashion_mnist.evaluate model={run.data.tags['variant']}"
+    return ""
+
+
+def flattered(run: "Run") -> str:
+    """Why a run that could be compared would have an advantage; nothing if it has none."""
+    if "trial" in run.data.tags:
+        return "it won a search, so its seed was a lucky one: hydra.sweeper.confirm=5 trains it with others"
     return ""
 
 

@@ -22,6 +22,7 @@ from fashion_mnist.errors import UserError, progress, reason_of, say
 from fashion_mnist.files import FOLDER, alone_in, workplace
 from fashion_mnist.tracking.logged_model import log_model, logged_model
 from fashion_mnist.tracking.store import UNFINISHED, connect
+from fashion_mnist.trials.trial import Trial
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,8 +34,9 @@ BATCH = 1000  # metrics that MLflow takes at once
 
 
 class Outbox:
-    def __init__(self, client: "MlflowClient", uri: str, run: "Run") -> None:
+    def __init__(self, client: "MlflowClient", uri: str, run: "Run", trial: Trial | None = None) -> None:
         self.client, self.run_id = client, run.info.run_id
+        self.trial = trial  # of a search, which hears of each epoch too
         self.parcel = Parcel(uri, self.run_id)
         self.tags = dict(run.data.tags)  # what the run has, and will have
         self.temporary = tempfile.TemporaryDirectory(prefix="fashion-mnist-")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fashion_mnist.config import Config, TrackingConfig
 from fashion_mnist.data.dataset import Card, Dataset
 from fashion_mnist.data.prepare import prepare
-from fashion_mnist.errors import UserError, say
+from fashion_mnist.errors import Pruned, UserError, say
 from fashion_mnist.files import digest_here, lock_of
 from fashion_mnist.startup import import_tensorflow
 from fashion_mnist.tracking import lineage, store
@@ -22,6 +22,8 @@ from fashion_mnist.tracking.outbox import Outbox, Parcel, catch_up, deliver, for
 from fashion_mnist.tracking.store import PARENT, UNFINISHED
 from fashion_mnist.training.checkpoint import Checkpoint
 from fashion_mnist.training.precision import faster_precision
+from fashion_mnist.trials.study import RUN
+from fashion_mnist.trials.trial import Trial
 
 if TYPE_CHECKING:
     import keras
@@ -52,7 +54,10 @@ def opened(config: Config, dataset: Dataset) -> Iterator[tuple["keras.Model", Ou
     the checkpoint to go on from and to write. Imports TensorFlow.
     """
     _ = dataset.parts  # what cannot be read fails before anything else
-    with Checkpoint(lineage.checkpoint_file(config, dataset.card), config.trainer.resume) as checkpoint:
+    with (
+        Checkpoint(lineage.checkpoint_file(config, dataset.card), config.trainer.resume) as checkpoint,
+        trial_of(config) as trial,
+    ):
         import_tensorflow()
         from fashion_mnist.training.build import build
 
@@ -64,26 +69,55 @@ def opened(config: Config, dataset: Dataset) -> Iterator[tuple["keras.Model", Ou
         outbox = None
         try:
             describe(client, run, config, dataset.card, tags)
-            outbox = Outbox(client, config.tracking.uri, client.get_run(run.info.run_id))
+            outbox = Outbox(client, config.tracking.uri, client.get_run(run.info.run_id), trial)
+            if trial:
+                trial.note({RUN: run.info.run_id})
+                outbox.tag({"trial": str(trial.number)})
             if progress := checkpoint.progress:
                 for epoch in range(progress.epoch):  # what was not told when the training was killed
                     outbox.measure({name: values[epoch] for name, values in progress.history.items()}, epoch)
+                if trial:
+                    trial.report(dict(enumerate(progress.history["val_accuracy"])))
             yield model, outbox, checkpoint
-            outbox.close("FINISHED")
+            try:
+                outbox.close("FINISHED")
+            finally:
+                if trial:
+                    trial.complete(outbox.values["val_accuracy"])
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
+            interrupted, pruned = isinstance(error, KeyboardInterrupt), isinstance(error, Pruned)
             with suppress(Exception):  # what went wrong first is what should be heard
-                status = "KILLED" if interrupted else "FAILED"
+                status = "KILLED" if interrupted or pruned else "FAILED"
+                if outbox and pruned:
+                    outbox.tag({"pruned": str(error)})
                 outbox.close(status) if outbox else client.set_terminated(run.info.run_id, status)
             if interrupted and checkpoint.progress:
                 done = f"{checkpoint.progress.epoch} of {config.trainer.epochs} epochs"
                 raise KeyboardInterrupt(f"{done} are done; the same command goes on from there.") from None
+            if pruned:  # it does not go on
+                forget(client, run.info.run_id)
+                checkpoint.remove()
             if outbox and outbox.refused and outbox.parcel.status == "FINISHED":  # nothing is left to be trained
                 checkpoint.remove()
             raise
         checkpoint.remove()
         if outbox.refused == "":
             forget(client, outbox.run_id)
+
+
+@contextmanager
+def trial_of(config: Config) -> Iterator[Trial | None]:
+    """The trial of a search that this training is, if it is one; of values that cannot be trained with, it is told."""
+    if config.search is None:
+        yield None
+        return
+    with Trial(config.search, config.trainer.epochs) as trial:
+        try:
+            yield trial
+        except UserError as error:
+            if not isinstance(error.__cause__, OSError):  # such as a full disk, which says nothing of the values
+                trial.fail(str(error))
+            raise
 
 
 def run_of(client: "MlflowClient", config: Config, tags: dict[str, str], checkpoint: Checkpoint) -> "Run":
@@ -165,6 +199,8 @@ def recorder(outbox: Outbox, checkpoint: Checkpoint) -> Any:
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             outbox.measure(logs or {}, epoch)
+            if outbox.trial and logs:
+                outbox.trial.report({epoch: logs["val_accuracy"]})
 
         def on_train_end(self, logs: Any = None) -> None:
             outbox.measure({"system/training_seconds": before + time.perf_counter() - self.start})

@@ -5,11 +5,11 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from filelock import Timeout
+from filelock import BaseFileLock, Timeout
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich import box
@@ -23,6 +23,7 @@ from fashion_mnist.tracking import lineage, store
 from fashion_mnist.tracking.description import is_made_up
 from fashion_mnist.tracking.outbox import Parcel
 from fashion_mnist.tracking.run import SKIPPED
+from fashion_mnist.trials.space import search_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,42 +33,82 @@ METRICS = {"accuracy": "training", "val_accuracy": "validation", "test_accuracy"
 
 
 class SweepRun(Callback):
-    """Opens the sweep's run, hands its id to the jobs through the environment, and closes it however the sweep ends."""
+    """Opens a sweep's run at its start, and closes it at its end; a search has a run of its own."""
+
+    sweep: "Sweep | None" = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if config.hydra.job.name in ("fetch", "evaluate"):  # they open no runs of their own
+        step = config.hydra.job.name
+        if step in ("fetch", "evaluate") or search_of(config.hydra):  # they open no runs of their own
             return
-        self.config = TrackingConfig(**OmegaConf.to_container(config.tracking, resolve=True))  # type: ignore[arg-type]
-        if OmegaConf.is_interpolation(config.tracking, "run_name"):  # which gives each job its own
-            self.config.run_name = None
-        overrides: Any = OmegaConf.to_container(config.hydra.overrides.task)  # as typed, whatever a job makes of it
         try:
-            store.check(self.config, overrides)
-            digest = sweep_digest(config.hydra.job.name, overrides)
-            self.lock = lock_of("sweep", digest)
-            with suppress(Timeout):  # another process is at the same sweep
-                self.lock.acquire(timeout=0)
-            self.run_id = open_sweep(self.config, overrides, digest, self.lock.is_locked and config.skip_finished)
+            self.sweep = Sweep(config)
+            self.sweep.open(sweep_digest(step, self.sweep.overrides), config.skip_finished)
         except Exception as error:  # Hydra would turn it into a warning
             sys.exit(f"error: {explain(error) or reason_of(error)}")
-        os.environ[store.PARENT] = self.run_id
-        atexit.register(self.close, "FAILED")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Hydra calls this only where no job failed."""
-        if store.PARENT in os.environ:
-            self.close("FINISHED")
+        if self.sweep:
+            self.sweep.close("FINISHED")
+
+
+class Sweep:
+    """A sweep's run, whose id the jobs find in the environment; it is closed however the sweep ends."""
+
+    def __init__(self, config: DictConfig, tell: "Callable[[MlflowClient, str, str], None] | None" = None) -> None:
+        self.tell = tell or conclude
+        self.lock: BaseFileLock | None = None
+        self.config = TrackingConfig(**OmegaConf.to_container(config.tracking, resolve=True))  # type: ignore[arg-type]
+        if OmegaConf.is_interpolation(config.tracking, "run_name"):  # which gives each job its own
+            self.config.run_name = None
+        # As typed, whatever a job makes of it.
+        self.overrides: list[str] = OmegaConf.to_container(config.hydra.overrides.task)  # type: ignore[assignment]
+        store.check(self.config, self.overrides)
+
+    def open(self, digest: str, go_on: bool) -> None:
+        """Makes the run, or continues the one of `mlflow run` or of the same sweep."""
+        self.lock = lock_of("sweep", digest)
+        with suppress(Timeout):  # another process is at the same sweep
+            self.lock.acquire(timeout=0)
+        self.begin(open_sweep(self.config, self.overrides, digest, self.lock.is_locked and go_on))
+
+    def resume(self, run_id: str) -> bool:
+        """Continues the run with this id; says False if there is none in the store."""
+        from mlflow.exceptions import MlflowException
+
+        client = store.connect(self.config)
+        try:
+            name = client.get_run(run_id).info.run_name
+        except MlflowException:
+            return False
+        if given := store.given_run(client):
+            store.label_step(self.config, f"goes on: {name}", f"Recorded in run `{run_id}`.", given)
+        client.update_run(run_id, "RUNNING")
+        self.begin(run_id)
+        return True
+
+    def begin(self, run_id: str) -> None:
+        self.run_id = os.environ[store.PARENT] = run_id
+        atexit.register(self.close, "FAILED")
+
+    def leave(self) -> None:
+        """Leaves the run as it is to other processes that are at the same."""
+        atexit.unregister(self.close)
+        os.environ.pop(store.PARENT, None)
+        if self.lock:
+            self.lock.release()
 
     def close(self, status: str) -> None:
         """Shows what came out, and closes the run with it, once."""
-        atexit.unregister(self.close)
-        os.environ.pop(store.PARENT, None)
+        if store.PARENT not in os.environ:
+            return
         try:
-            conclude(store.connect(self.config), self.run_id, status)
+            self.tell(store.connect(self.config), self.run_id, status)
         except Exception as error:
             end = Parcel(self.config.uri, self.run_id, status=status, ended=int(time.time() * 1000)).keep()
             say(f"{self.config.uri} cannot be told the sweep's end ({reason_of(error)}). It is {end}")
-        self.lock.release()
+        self.leave()
 
 
 def sweep_digest(step: str, overrides: list[str]) -> str:
@@ -81,11 +122,7 @@ def open_sweep(config: TrackingConfig, overrides: list[str], digest: str, go_on:
     client = store.connect(config)
     run = store.given_run(client)
     place = store.experiment(config, client)
-    tags = {
-        "sweep": "true",
-        "sweep_digest": digest,
-        "mlflow.note.content": f"Sweep: `{shlex.join(['-m', *overrides])}`; its runs are nested below.",
-    }
+    tags = {"sweep": "true", "sweep_digest": digest, "mlflow.note.content": note(overrides)}
     name = config.run_name or " ".join(["sweep", *overrides])[:200]
     if not run and go_on and (found := client.search_runs([place], f"tags.sweep_digest = '{digest}'", max_results=1)):
         (run,) = found
@@ -100,21 +137,33 @@ def open_sweep(config: TrackingConfig, overrides: list[str], digest: str, go_on:
     return run.info.run_id
 
 
+def note(overrides: Sequence[str]) -> str:
+    return f"Sweep: `{shlex.join(['-m', *overrides])}`; its runs are nested below."
+
+
 def conclude(client: "MlflowClient", run_id: str, status: str) -> None:
     sweep = client.get_run(run_id)
-    jobs = list(client.search_runs([sweep.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'"))
-    jobs += [client.get_run(key.removeprefix(SKIPPED)) for key in sweep.data.tags if key.startswith(SKIPPED)]
-    jobs.sort(key=lambda job: job.info.start_time)
+    jobs = jobs_of(client, sweep)
     rows, winner = summarize(jobs), best(jobs)
     if jobs:
         show(rows, f"best by validation accuracy: {rows[jobs.index(winner) + 1][0]}" if winner else None)
     note = f"{sweep.data.tags['mlflow.note.content']}\n\n{markdown(rows)}"
     if winner:
-        link = f"#/experiments/{winner.info.experiment_id}/runs/{winner.info.run_id}"
-        note += f"\n\nBest by validation accuracy: [{winner.info.run_name}]({link})."
+        note += f"\n\nBest by validation accuracy: {link(winner)}."
         client.set_tag(run_id, "best_child", winner.info.run_id)
     client.set_tag(run_id, "mlflow.note.content", note)
     client.set_terminated(run_id, "KILLED" if any(job.info.status == "KILLED" for job in jobs) else status)
+
+
+def jobs_of(client: "MlflowClient", sweep: "Run") -> "list[Run]":
+    """The runs of a sweep's jobs in the order of their starts; of those that were skipped, what made them needless."""
+    jobs = list(client.search_runs([sweep.info.experiment_id], f"tags.`mlflow.parentRunId` = '{sweep.info.run_id}'"))
+    jobs += [client.get_run(key.removeprefix(SKIPPED)) for key in sweep.data.tags if key.startswith(SKIPPED)]
+    return sorted(jobs, key=lambda job: job.info.start_time)
+
+
+def link(run: "Run") -> str:
+    return f"[{run.info.run_name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})"
 
 
 def best(jobs: Sequence["Run"]) -> "Run | None":
@@ -140,8 +189,8 @@ def told_apart(names: Sequence[str]) -> list[str]:
     return [" ".join(word for word in name.split() if word not in common) or name for name in names]
 
 
-def show(rows: Sequence[Sequence[str]], caption: str | None) -> None:
-    table = Table(title="Accuracies of the sweep's runs", caption=caption, box=box.SIMPLE_HEAD)
+def show(rows: Sequence[Sequence[str]], caption: str | None, title: str = "Accuracies of the sweep's runs") -> None:
+    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD)
     for heading in rows[0]:
         name = heading == "run"
         table.add_column(heading, justify="left" if name else "right", no_wrap=not name, overflow="fold")

@@ -1,0 +1,269 @@
+"""Searches for the best values of some keys: each trial is a training, and those without promise end early.
+
+What is searched is typed as for a sweep, as several values or as an interval:
+
+    'optimizer.learning_rate=tag(log,interval(1e-4,1e-1))' 'model.hidden=[64],[128]' 'trainer.epochs=int(interval(5,9))'
+
+Optuna proposes values, and learns from what came of those before. The winner, chosen by the validation images, is the
+only one that is shown the test images. hydra.sweeper.trials=50 says how many trainings there are in all,
+hydra.sweeper.confirm=5 trains the winner with five more seeds; conf/hydra/sweeper/optuna.yaml has all settings. The
+same command goes on where it was interrupted. `python -m fashion_mnist -m hydra/sweeper=optuna` is the same.
+"""
+
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from fashion_mnist.__main__ import main_job
+from fashion_mnist.checks import checked
+from fashion_mnist.cli import Task, main
+from fashion_mnist.config import TRIED, Config
+from fashion_mnist.errors import UserError, say, terminal
+from fashion_mnist.evaluate import add_evaluation, evaluate_model
+from fashion_mnist.tracking import lineage, store
+from fashion_mnist.tracking.logged_model import keras_file
+from fashion_mnist.tracking.outbox import Outbox, Parcel, deliver
+from fashion_mnist.tracking.run import ready
+from fashion_mnist.tracking.sweep import Sweep, link, markdown, note, show, sweep_digest
+from fashion_mnist.train import train
+from fashion_mnist.trials.pictures import write_pictures, write_trials
+from fashion_mnist.trials.space import distribution_of, search_of, with_params, written
+from fashion_mnist.trials.study import PARENT, REASON, RUN, Study
+from fashion_mnist.trials.trial import Trial
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from optuna.trial import FrozenTrial
+
+WHAT = "what"  # the search that a study is for: code, values and keys
+SHOWN = 10  # trials in the table of the best
+
+
+def job(config: Config) -> str:
+    """One training of a search: a trial is never tested, what confirms the winner is. Returns the run's id."""
+    if config.search is None:
+        return main_job(config)
+    run_id = train(config)
+    trial = Trial(config.search, config.trainer.epochs)
+    if not trial.is_told:  # a run has finished the same before
+        client = store.connect(config.tracking)
+        epochs = {point.step: point.value for point in client.get_metric_history(run_id, "val_accuracy")}
+        trial.note({RUN: run_id})
+        trial.report({epoch: accuracy for epoch, accuracy in epochs.items() if epoch < config.trainer.epochs})
+        trial.complete(client.get_run(run_id).data.metrics["val_accuracy"])
+    return run_id
+
+
+class Search:
+    """A search from its first trial to the test of its winner, as `hydra/sweeper=optuna` makes it."""
+
+    def __init__(self, context: HydraContext, config: DictConfig) -> None:
+        settings = search_of(config.hydra)
+        assert settings is not None
+        self.settings, self.context, self.config = settings, context, config
+        self.tags: dict[str, str] = {}
+        self.told: list[str] = []  # of the winner, for the run's description
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=context, task_function=Task(job), config=config
+        )
+
+    def run(self, arguments: Sequence[str]) -> None:
+        """Makes all trials that are missing, tests the winner, and records what came out; `arguments` are as typed."""
+        parser = OverridesParser.create(config_loader=self.context.config_loader)
+        overrides = with_params(self.settings, parser.parse_overrides(list(arguments)), parser)
+        varied = [override for override in overrides if override.is_sweep_override()]
+        self.space = {override.get_key_element(): distribution_of(override) for override in varied}
+        self.fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
+        self.sweep = Sweep(self.config, self.conclude)
+        self.study = self.open_study()
+        try:
+            self.make_trials()
+            if not all(trial.state.is_finished() for trial in self.study.trials):
+                say("Other processes are at the last trials; whoever finishes the last one ends the search.")
+                self.sweep.leave()
+                return
+            self.test_winner()
+        except BaseException as error:
+            self.sweep.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
+        self.sweep.close("FINISHED")
+
+    def open_study(self) -> Study:
+        """Makes or finds the study, and the run that the trials are nested below."""
+        study = Study(self.settings)  # which refuses what it cannot use, before anything is written
+        digest = sweep_digest("search", self.sweep.overrides)
+        name = self.settings.study or f"search-{digest}"
+        if not self.config.skip_finished:
+            name += f"-{time.time_ns()}"
+        study.named(name)
+        what = f"{lineage.code_digest()} {self.fixed} {self.space}"
+        if study.recall(WHAT, what) != what:
+            raise UserError(f"the study {name} is of another search; choose another name: hydra.sweeper.study=...")
+        if not self.sweep.resume(study.recall(PARENT)):
+            self.sweep.open(digest, go_on=False)
+            study.remember(PARENT, self.sweep.run_id)
+        study.fill()
+        if finished := sum(trial.state.is_finished() for trial in study.trials):
+            there = f"{finished} of {self.settings.trials} trials are there"
+            say(f"The search goes on: {there}; skip_finished=false begins it anew.")
+        return study
+
+    def make_trials(self) -> None:
+        """Trains until no trial waits any more."""
+        start, before = time.monotonic(), sum(trial.state.is_finished() for trial in self.study.trials)
+        while batch := self.claim():
+            jobs = [self.job_of(trial) for trial in batch]
+            outcomes = self.launcher.launch(jobs, initial_job_idx=batch[0].number)
+            for trial, outcome in zip(batch, outcomes, strict=True):
+                self.settle(trial, outcome)
+            finished = sum(trial.state.is_finished() for trial in self.study.trials)
+            left = (time.monotonic() - start) / max(finished - before, 1) * (self.settings.trials - finished)
+            say(f"{finished} of {self.settings.trials} trials, {self.best_so_far()}; about {left / 60:.1f} min left.")
+
+    def claim(self) -> "list[FrozenTrial]":
+        """As many trials that wait as are to be trained at a time."""
+        found = []
+        while len(found) < self.settings.jobs and (trial := self.study.claim()):
+            found.append(trial)
+        return found
+
+    def values_of(self, trial: "FrozenTrial") -> dict[str, str]:
+        """What is tried, as one types it."""
+        return {key: written(value, self.space[key]) for key, value in trial.params.items()}
+
+    def job_of(self, trial: "FrozenTrial") -> list[str]:
+        """The overrides of a trial, whose values are proposed here."""
+        self.study.propose(trial, self.space)
+        values = self.values_of(self.study.trials[trial.number])
+        own = [f"hydra.sweeper.study={self.study.name}", f"hydra.sweeper.trial={trial.number}"]
+        return [
+            *self.fixed,
+            *(f"{key}={value}" for key, value in values.items()),
+            *own,
+            f"hydra.sweep.subdir={trial.number}",
+        ]
+
+    @property
+    def folder(self) -> Path:
+        """Where what the search has found is for people to see."""
+        return Path(TRIED) / "searches" / self.study.name
+
+    def settle(self, trial: "FrozenTrial", outcome: JobReturn) -> None:
+        """Says how a trial ended. What ended for another reason than its values waits again, and ends the search."""
+        ended = self.study.trials[trial.number]
+        if reason := ended.user_attrs.get(REASON):
+            say(f"Trial {trial.number} has failed: {reason}")
+        if not ended.state.is_finished() and self.study.let_go(ended):
+            _ = outcome.return_value  # which raises what went wrong
+
+    def best_so_far(self) -> str:
+        best = self.study.best
+        return f"best validation accuracy {best.value:.4f} (trial {best.number})" if best else "none finished yet"
+
+    def test_winner(self) -> None:
+        """Tests the best trial's model, and trains it with other seeds where that is wanted."""
+        if (best := self.study.best) is None:
+            reasons = [trial.user_attrs.get(REASON, "") for trial in self.study.trials]
+            raise UserError(f"no trial has come to an end; the first says: {reasons[0]}")
+        client = store.connect(self.sweep.config)
+        winner = self.tested(client, best)
+        command = shlex.join(["python", "-m", "fashion_mnist", *self.overrides_of(best)])
+        self.tags |= {"best_child": winner.info.run_id, "best_command": command}
+        result = f"validation accuracy {best.value:.4f}, test accuracy {test_accuracy(winner):.4f}"
+        self.told.append(f"Best by validation accuracy: {link(winner)}, {result}: `{command}`")
+        if self.settings.confirm:
+            self.told.append(self.confirmed(client, best))
+
+    def conclude(self, client: "MlflowClient", run_id: str, status: str) -> None:
+        """Writes, shows and records what came out so far, and ends the run."""
+        trials = self.study.trials
+        write_trials(trials, [self.values_of(trial) for trial in trials], list(self.space), self.folder / "trials.csv")
+        files = [self.folder / "trials.csv", *write_pictures(self.study.optuna, self.folder)]
+        rows, told = self.rows(), [self.summary(), *self.told]
+        if len(rows) > 1:
+            show(rows, None, f"The best of {len(trials)} trials")
+        for sentence in told:
+            terminal().print(sentence, soft_wrap=True)
+        print(f"all trials, pictures and the winner: {self.folder}")
+        self.tags["mlflow.note.content"] = "\n\n".join([note(self.sweep.overrides), *told, markdown(rows)])
+        uri, sent = self.sweep.config.uri, [(str(file), "") for file in files]
+        deliver(client, Parcel(uri, run_id, tags=self.tags, files=sent, status=status))
+
+    def summary(self) -> str:
+        """How many trials ended how, and what pruning has spared."""
+        trials = self.study.trials
+        states = [trial.state.name.lower() for trial in trials]
+        counts = ", ".join(
+            f"{states.count(state)} {state}" for state in ("complete", "pruned", "fail") if state in states
+        )
+        epochs = sum(len(trial.intermediate_values) for trial in trials)
+        return f"{len(trials)} trials: {counts}; {epochs} epochs in all."
+
+    def rows(self) -> list[list[str]]:
+        """The best trials: the headings, and a row for each."""
+        complete = [trial for trial in self.study.trials if trial.state.name == "COMPLETE"]
+        best = sorted(complete, key=lambda trial: trial.value or 0.0, reverse=True)[:SHOWN]
+        rows = [["run", *self.space, "validation", "epochs"]]
+        for trial in best:
+            values = self.values_of(trial)
+            epochs = str(len(trial.intermediate_values))
+            rows.append([str(trial.number), *(values[key] for key in self.space), f"{trial.value:.4f}", epochs])
+        return rows
+
+    def overrides_of(self, trial: "FrozenTrial") -> list[str]:
+        return [*self.fixed, *(f"{key}={value}" for key, value in self.values_of(trial).items())]
+
+    def tested(self, client: "MlflowClient", best: "FrozenTrial") -> "Run":
+        """The winner's run, with what its model makes of the test images."""
+        from fashion_mnist.training import saving
+
+        run = client.get_run(best.user_attrs[RUN])
+        if "test_accuracy" not in run.data.metrics:
+            overrides = [*self.overrides_of(best), f"output_dir={self.folder}"]
+            composed = self.context.config_loader.load_sweep_config(self.config, overrides)
+            config = checked(composed, dict(composed.hydra.runtime.choices))
+            dataset = ready(config)
+            with tempfile.TemporaryDirectory() as temporary:
+                file = keras_file(client, f"runs:/{run.info.run_id}/model", Path(temporary))
+                saving.save(saving.load(file), config.model_file)  # whose bytes MLflow's copy has not
+            outbox = Outbox(client, config.tracking.uri, run)
+            add_evaluation(config, dataset.card, evaluate_model(config, dataset), outbox)
+            outbox.close()
+            run = client.get_run(run.info.run_id)
+        return run
+
+    def confirmed(self, client: "MlflowClient", best: "FrozenTrial") -> str:
+        """Trains the winner with other seeds: the best of many trials was lucky with its own."""
+        overrides = self.overrides_of(best)
+        own = max((int(word.partition("=")[2]) for word in overrides if word.startswith("seed=")), default=0)
+        seeds = range(own + 1, own + 1 + self.settings.confirm)
+        others = [word for word in overrides if not word.startswith("seed=")]
+        outcomes: list[JobReturn] = []
+        jobs = [[*others, f"seed={seed}", f"hydra.sweep.subdir=confirm-{seed}"] for seed in seeds]
+        for start in range(0, len(jobs), self.settings.jobs):
+            outcomes += self.launcher.launch(jobs[start : start + self.settings.jobs], self.settings.trials + start)
+        accuracies = [test_accuracy(client.get_run(outcome.return_value)) for outcome in outcomes]
+        spread = f" ± {statistics.stdev(accuracies):.4f}" if len(accuracies) > 1 else ""
+        told = f"{statistics.mean(accuracies):.4f}{spread} (n = {len(seeds)}, seeds {seeds[0]} to {seeds[-1]})"
+        return f"Confirmed: test accuracy {told}."
+
+
+def test_accuracy(run: "Run") -> float:
+    return run.data.metrics["test_accuracy"]
+
+
+if __name__ == "__main__":
+    sys.argv[1:1] = ["-m", "hydra/sweeper=optuna"]
+    main(job)

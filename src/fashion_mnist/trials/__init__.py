@@ -1,0 +1,1 @@
+"""Searches: what is varied, the study that Optuna keeps, one trial of it, and what came out."""

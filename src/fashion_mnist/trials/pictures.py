@@ -1,0 +1,72 @@
+"""What a search has found, as a table for spreadsheets and as Optuna's pictures."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fashion_mnist.files import write_figure, write_table
+from fashion_mnist.trials.study import REASON, RUN
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+TARGET = "validation accuracy"
+MOST_NAMED = 12  # trials with a name of their own beside the curves
+
+
+def write_trials(
+    trials: "Sequence[FrozenTrial]", values: Sequence[Mapping[str, str]], keys: Sequence[str], file: Path
+) -> None:
+    """Writes a line for each trial: its state, what was tried, how far and how well, which run, and what went wrong."""
+    rows = [
+        {
+            "trial": trial.number,
+            "state": trial.state.name.lower(),
+            **{key: tried.get(key, "") for key in keys},
+            "val_accuracy": trial.value if trial.value is not None else "",
+            "epochs": len(trial.intermediate_values),
+            "run": trial.user_attrs.get(RUN, ""),
+            "reason": trial.user_attrs.get(REASON, ""),
+        }
+        for trial, tried in zip(trials, values, strict=True)
+    ]
+    write_table(file, rows)
+
+
+def write_pictures(study: "optuna.Study", folder: Path) -> list[Path]:
+    """Draws what there is to be seen, and returns the files; of a single trial, or a single value, there is less."""
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
+    from optuna.visualization import matplotlib as plots
+
+    pictures = {
+        "history": partial(plots.plot_optimization_history, target_name=TARGET),
+        "learning_curves": plots.plot_intermediate_values,
+        "importances": partial(plots.plot_param_importances, target_name=TARGET),
+        "parallel_coordinates": partial(plots.plot_parallel_coordinate, target_name=TARGET),
+        "slices": partial(plots.plot_slice, target_name=TARGET),
+    }
+    files = []
+    for name, draw in pictures.items():
+        with warnings.catch_warnings(action="ignore"), plt.rc_context({"figure.figsize": (9, 5)}):
+            try:
+                drawn: Any = draw(study)
+            except (ValueError, RuntimeError, ArithmeticError):  # such as importances, where all trials came out alike
+                continue
+            panels = np.atleast_1d(drawn).ravel()
+            for axes in panels:
+                axes.xaxis.set_minor_formatter(NullFormatter())  # numbers would overlap on an axis of powers of ten
+            if name == "learning_curves":
+                panels[0].set(xlabel="epoch, from 0", ylabel=TARGET)
+                if len(study.trials) > MOST_NAMED and (legend := panels[0].get_legend()):
+                    legend.remove()
+            panels[0].figure.set_layout_engine("constrained")
+            write_figure(panels[0].figure, folder / f"{name}.png")
+            files.append(folder / f"{name}.png")
+            plt.close("all")
+    return files

@@ -1,0 +1,185 @@
+"""The study of a search, in Optuna's storage: which trials there are, who is at work at them, and how they ended.
+
+All trials are there from the beginning, waiting. Whoever takes one changes its state in one step of the database, so
+that of several processes only one gets it; what a dead process was at waits again, and keeps its values. So a search
+that was killed anywhere goes on as if nothing had been.
+"""
+
+import logging
+import os
+import platform
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import numpy as np
+
+from fashion_mnist.config import SearchConfig
+from fashion_mnist.errors import UserError, reason_of, say
+from fashion_mnist.files import is_alive, lock_of
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+HEARTBEAT, GRACE = 10, 60  # seconds: a process on another machine that was silent for so long counts as dead
+PATIENCE = 60.0  # seconds for which a storage may be away
+MOMENT = 10.0  # seconds that others have to write what only one writes
+PROCESS, PARENT, RUN, REASON = "process", "parent", "run", "reason"  # what is written beside trials
+Result = TypeVar("Result")
+
+
+class Study:
+    """One study of Optuna's, which several processes may be at."""
+
+    def __init__(self, config: SearchConfig) -> None:
+        self.config = config
+        self.made = {key: made(key, getattr(config, key), config.seed) for key in ("sampler", "pruner")}
+        self.storage = opened(config.storage)
+
+    def named(self, name: str) -> Self:
+        """The study of this name, which is made where there is none."""
+        optuna, arguments = imported(), {"study_name": name, "storage": self.storage, **self.made}
+        try:
+            self.optuna, self.is_new = optuna.create_study(direction="maximize", **arguments), True
+        except optuna.exceptions.DuplicatedStudyError:
+            self.optuna, self.is_new = optuna.load_study(**arguments), False
+        self.name, self.id = name, self.optuna._study_id
+        return self
+
+    @property
+    def trials(self) -> "list[FrozenTrial]":
+        """All trials that belong to the search, in their order."""
+        return self.optuna.get_trials(deepcopy=False)[: self.config.trials]
+
+    def fill(self) -> None:
+        """Makes the trials that are not there yet."""
+        for _ in range(self.config.trials - len(self.optuna.get_trials(deepcopy=False))):
+            self.optuna.enqueue_trial({})
+
+    def claim(self) -> "FrozenTrial | None":
+        """Takes the first trial that waits, if any does; what a dead process was at waits again."""
+        optuna = imported()
+        with lock_of("study", self.config.storage, self.name):  # else two processes could let go of the same trial
+            for trial in self.trials:
+                if trial.state == optuna.trial.TrialState.RUNNING and self.is_dead(trial):
+                    self.release(trial)
+            for trial in self.trials:
+                if trial.state == optuna.trial.TrialState.WAITING:
+                    self.storage.record_heartbeat(
+                        trial._trial_id
+                    )  # before: else one killed right after would seem alive
+                    if self.storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.RUNNING):
+                        self.storage.set_trial_user_attr(trial._trial_id, PROCESS, this_process())
+                        return self.trials[trial.number]
+        return None
+
+    @property
+    def best(self) -> "FrozenTrial | None":
+        """The trial with the best validation accuracy, the earliest of several; of the pruned ones nobody knows."""
+        complete = [trial for trial in self.trials if trial.state == imported().trial.TrialState.COMPLETE]
+        return max(complete, key=lambda trial: trial.value or 0.0, default=None)
+
+    def recall(self, key: str, first: str = "") -> str:
+        """What is written beside the study; whoever has made it writes it first, and others wait a moment for that."""
+        end = time.monotonic() + MOMENT
+        while not (known := self.optuna.user_attrs.get(key, "")):
+            if first and (self.is_new or time.monotonic() > end):
+                self.remember(key, first)
+            elif self.is_new or time.monotonic() > end:
+                return ""
+            else:
+                time.sleep(0.2)
+        return known
+
+    def remember(self, key: str, value: str) -> None:
+        self.optuna.set_user_attr(key, value)
+
+    def let_go(self, trial: "FrozenTrial") -> bool:
+        """Lets a trial of this process wait again; False where another process has it meanwhile."""
+        ours = trial.user_attrs.get(PROCESS, "").split()[:1] == [platform.node()]
+        if ours and trial.state == imported().trial.TrialState.RUNNING:
+            self.release(trial)
+        return ours
+
+    def is_dead(self, trial: "FrozenTrial") -> bool:
+        machine, _, number = trial.user_attrs.get(PROCESS, "").partition(" ")
+        if machine == platform.node() and not is_alive(number):
+            return True
+        return trial._trial_id in self.storage._get_stale_trial_ids(self.id)
+
+    def release(self, trial: "FrozenTrial") -> None:
+        """Lets a trial wait again."""
+        self.storage.set_trial_state_values(trial._trial_id, imported().trial.TrialState.WAITING)
+
+    def propose(self, trial: "FrozenTrial", space: "Mapping[str, BaseDistribution]") -> dict[str, Any]:
+        """The values of a trial that was claimed: those that it has already, else new ones.
+
+        The sampler's seed follows from the trial's number; one that went on with its draws could not go on after an
+        interruption, and one that began anew would repeat them.
+        """
+        self.optuna.sampler = made("sampler", self.config.sampler, seed_of(self.config.seed, trial.number))
+        asked = imported().trial.Trial(self.optuna, trial._trial_id)
+        return {key: asked._suggest(key, distribution) for key, distribution in space.items()}
+
+
+def imported() -> Any:
+    """Optuna, less talkative."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    return optuna
+
+
+def opened(address: str) -> "optuna.storages.RDBStorage":
+    """Optuna's storage at the address of a database, which is set up on its first use."""
+    optuna = imported()
+    arguments: dict[str, Any] = {"pool_pre_ping": True}  # a connection that was lost is made again
+    if address.startswith("sqlite:///"):
+        Path(address.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
+        arguments = {"connect_args": {"timeout": PATIENCE}}
+    try:
+        with lock_of("store", str(Path.cwd()), address):
+            return optuna.storages.RDBStorage(address, arguments, heartbeat_interval=HEARTBEAT, grace_period=GRACE)
+    except ImportError as error:
+        raise UserError(f"hydra.sweeper.storage={address} needs a driver ({error}): uv sync --extra team") from error
+    except Exception as error:  # of SQLAlchemy, and of whichever driver it has
+        raise UserError(f"hydra.sweeper.storage={address} cannot be used: {reason_of(error)}") from error
+
+
+def made(key: str, settings: dict[str, Any], seed: int) -> Any:
+    """A sampler or pruner of Optuna's, as `_target_` and its arguments say; a sampler gets the seed."""
+    from hydra.utils import instantiate
+
+    imported()
+    given = {"seed": seed} if key == "sampler" and "seed" not in settings else {}
+    try:
+        return instantiate({**settings, **given})
+    except Exception as error:  # whatever a class makes of arguments that it does not know
+        raise UserError(f"hydra.sweeper.{key} cannot be made: {reason_of(error.__cause__ or error)}") from error
+
+
+def seed_of(seed: int, number: int) -> int:
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+def this_process() -> str:
+    return f"{platform.node()} {os.getpid()}"
+
+
+def insist(call: Callable[[], Result]) -> Result:
+    """Does something with the storage, again and again where it is away for a while."""
+    optuna, end = imported(), time.monotonic() + PATIENCE
+    while True:
+        try:
+            return call()
+        except optuna.exceptions.StorageInternalError as error:
+            if time.monotonic() > end:
+                raise UserError(f"the search's storage does not answer: {reason_of(error)}") from error
+            say(f"The search's storage does not answer ({reason_of(error)}); trying again.")
+            time.sleep(2)

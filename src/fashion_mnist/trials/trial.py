@@ -1,0 +1,76 @@
+"""One trial of a search, in the process that trains it: tells the study every epoch, and ends early without promise."""
+
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Self
+
+from fashion_mnist.config import SearchConfig
+from fashion_mnist.errors import Pruned
+from fashion_mnist.trials.study import HEARTBEAT, PROCESS, REASON, Study, imported, insist, this_process
+
+
+class Trial:
+    """Number `search.trial` of the study `search.study`; as a context, it lets the study know that it is alive."""
+
+    def __init__(self, search: SearchConfig, epochs: int) -> None:
+        assert search.study is not None and search.trial is not None  # noqa: PT018
+        self.study = Study(search).named(search.study)
+        self.number, self.epochs = search.trial, epochs
+        self.id = self.study.trials[self.number]._trial_id
+        self.optuna = imported().trial.Trial(self.study.optuna, self.id)
+        self.told = set(self.study.trials[self.number].intermediate_values)  # the epochs that it knows of
+        self.ended = threading.Event()
+        self.note({PROCESS: this_process()})
+
+    def __enter__(self) -> Self:
+        self.ended.clear()
+        threading.Thread(target=self.beat, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the study knows how it ended."""
+        return self.study.trials[self.number].state.is_finished()
+
+    def beat(self) -> None:
+        while not self.ended.wait(HEARTBEAT):
+            with suppress(Exception):  # training goes on; whoever asks next time will see
+                self.study.storage.record_heartbeat(self.id)
+
+    def note(self, facts: Mapping[str, str]) -> None:
+        """Writes something beside the trial, for whoever leads the search."""
+        for key, value in facts.items():
+            insist(lambda key=key, value=value: self.optuna.set_user_attr(key, value))
+
+    def report(self, accuracies: Mapping[int, float]) -> None:
+        """Tells the validation accuracies of epochs, counted from 0.
+
+        Raises:
+            Pruned: the last of them is not the training's last, and the study sees no promise in it.
+        """
+        for epoch, accuracy in accuracies.items():
+            if epoch not in self.told:
+                insist(lambda epoch=epoch, accuracy=accuracy: self.optuna.report(accuracy, epoch))
+                self.told.add(epoch)
+        last = max(accuracies, default=-1)
+        if 0 <= last < self.epochs - 1 and insist(self.optuna.should_prune):
+            self.end(imported().trial.TrialState.PRUNED)
+            raise Pruned(
+                f"trial {self.number} ended after {last + 1} of {self.epochs} epochs: others were better by then."
+            )
+
+    def complete(self, accuracy: float) -> None:
+        """Tells the validation accuracy of the model that was kept."""
+        self.end(imported().trial.TrialState.COMPLETE, accuracy)
+
+    def fail(self, reason: str) -> None:
+        """Tells that there is nothing to be had with these values, and why."""
+        self.note({REASON: reason})
+        self.end(imported().trial.TrialState.FAIL)
+
+    def end(self, state: Any, value: float | None = None) -> None:
+        insist(lambda: self.study.optuna.tell(self.number, value, state, skip_if_finished=True))

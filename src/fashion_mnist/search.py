@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,6 +75,7 @@ class Search:
         assert settings is not None
         self.settings, self.context, self.config = settings, context, config
         self.tags: dict[str, str] = {}
+        self.files: list[Path] = []
         self.told: list[str] = []  # of the winner, for the run's description
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=context, task_function=Task(job), config=config
@@ -96,9 +98,10 @@ class Search:
                 return
             self.test_winner()
         except BaseException as error:
-            self.sweep.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            with suppress(Exception):  # what went wrong first is what should be heard
+                self.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
-        self.sweep.close("FINISHED")
+        self.end("FINISHED")
 
     def open_study(self) -> Study:
         """Makes or finds the study, and the run that the trials are nested below."""
@@ -186,19 +189,23 @@ class Search:
         if self.settings.confirm:
             self.told.append(self.confirmed(client, best))
 
-    def conclude(self, client: "MlflowClient", run_id: str, status: str) -> None:
-        """Writes, shows and records what came out so far, and ends the run."""
+    def end(self, status: str) -> None:
+        """Writes what came out so far, and ends the search's run with it."""
         trials = self.study.trials
         write_trials(trials, [self.values_of(trial) for trial in trials], list(self.space), self.folder / "trials.csv")
-        files = [self.folder / "trials.csv", *write_pictures(self.study.optuna, self.folder)]
-        rows, told = self.rows(), [self.summary(), *self.told]
+        self.files = [self.folder / "trials.csv", *write_pictures(self.study.optuna, self.folder)]
+        self.sweep.close(status)
+
+    def conclude(self, client: "MlflowClient", run_id: str, status: str) -> None:
+        """Shows and records what came out so far."""
+        trials, rows, told = self.study.trials, self.rows(), [self.summary(), *self.told]
         if len(rows) > 1:
             show(rows, None, f"The best of {len(trials)} trials")
         for sentence in told:
             terminal().print(sentence, soft_wrap=True)
         print(f"all trials, pictures and the winner: {self.folder}")
         self.tags["mlflow.note.content"] = "\n\n".join([note(self.sweep.overrides), *told, markdown(rows)])
-        uri, sent = self.sweep.config.uri, [(str(file), "") for file in files]
+        uri, sent = self.sweep.config.uri, [(str(file), "") for file in self.files]
         deliver(client, Parcel(uri, run_id, tags=self.tags, files=sent, status=status))
 
     def summary(self) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fashion_mnist.files import write_figure, write_table
+from fashion_mnist.files import complete, write_table
 from fashion_mnist.trials.study import REASON, RUN
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def write_pictures(study: "optuna.Study", folder: Path) -> list[Path]:
                 panels[0].set(xlabel="epoch, from 0", ylabel=TARGET)
                 if len(study.trials) > MOST_NAMED and (legend := panels[0].get_legend()):
                     legend.remove()
-            panels[0].figure.set_layout_engine("constrained")
-            write_figure(panels[0].figure, folder / f"{name}.png")
             files.append(folder / f"{name}.png")
+            with complete(files[-1]) as unfinished:
+                panels[0].figure.savefig(unfinished, dpi=120, facecolor="white", bbox_inches="tight")
             plt.close("all")
     return files

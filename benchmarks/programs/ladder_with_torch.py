@@ -25,13 +25,14 @@ SAME = {
     "augment": {"flip", "shift", "test_time_flip"},
     "model": {"name", "_target_", "filters", "blocks", "activation", "dropout"},
     "optimizer": {"_target_", "learning_rate", "weight_decay", "beta_1", "beta_2", "epsilon"},
-    "trainer": {"epochs", "batch_size", "schedule", "label_smoothing", "precision", "fine_tuning", "resume"},
+    "trainer": {"epochs", "batch_size", "schedule", "label_smoothing", "members", "precision", "resume"},
 }
 REQUIRED = {
     "model._target_": "fashion_mnist.models.resnet",
     "model.activation": "relu",
     "optimizer._target_": "keras.optimizers.AdamW",
     "trainer.schedule": "one_cycle",
+    "trainer.members": 1,
 }
 
 

@@ -116,6 +116,7 @@ class TrainerConfig:
     precision: str = ruled(one_of("float32", "bfloat16", "auto"))
     schedule: str = ruled(one_of("constant", "cosine", "one_cycle"), "constant")
     label_smoothing: float = ruled(between(0, 1), 0.0)
+    members: int = ruled(between(1, 101), 1)
     patience: int | None = ruled(at_least(1), None)
     target_accuracy: float | None = ruled(A_SHARE, None)
     tensorboard: bool = False

@@ -12,7 +12,7 @@ from keras import layers
 IMAGE_SHAPE = (28, 28)
 CLASSES = 10
 NORMALIZATION_MOMENTUM = 0.9  # Keras's 0.99 lags behind weights that learn in a few hundred steps
-BOTH_VIEWS = "mean_of_both_views"  # the last layer of a model that looks at each image twice
+MEAN = "mean"  # the last layer of a model that answers with the mean of several answers
 
 
 def mlp(name: str, hidden: Sequence[int], activation: str, dropout: float = 0.0, l2: float = 0.0) -> keras.Model:
@@ -88,22 +88,23 @@ def resnet(
     return keras.Model(inputs, probabilities()(features), name=name)
 
 
-def seen_twice(model: keras.Model) -> keras.Model:
-    """Answers with the mean of what a model says of an image and of its mirror image (test-time augmentation).
+def mean_of(members: Sequence[keras.Model], name: str, mirrored: bool = False) -> keras.Model:
+    """Answers with the mean of what several models say (Lakshminarayanan et al., 2017, https://arxiv.org/abs/1612.01474).
 
-    As in Krizhevsky et al., 2012, https://doi.org/10.1145/3065386, section 4.1.
+    With `mirrored`, each is asked of an image and of its mirror image (Krizhevsky et al., 2012,
+    https://doi.org/10.1145/3065386, section 4.1). The models must have names of their own.
     """
     images = keras.Input(IMAGE_SHAPE, dtype="uint8")
-    mirrored = keras.ops.flip(images, axis=2)
-    mean = layers.Average(dtype="float32", name=BOTH_VIEWS)
-    return keras.Model(images, mean([model(images), model(mirrored)]), name=model.name)
+    views = [images, keras.ops.flip(images, axis=2)] if mirrored else [images]
+    mean = layers.Average(dtype="float32", name=MEAN)
+    return keras.Model(images, mean([member(view) for member in members for view in views]), name=name)
 
 
-def seen_once(model: keras.Model) -> keras.Model:
-    """The part that learns: the model inside one that looks twice, or else the model itself."""
-    if model.layers[-1].name != BOTH_VIEWS:
-        return model
-    return next(layer for layer in model.layers if isinstance(layer, keras.Model))
+def members_of(model: keras.Model) -> list[keras.Model]:
+    """The parts that learn, each by itself: the models inside one that answers with their mean, or else the model."""
+    if model.layers[-1].name != MEAN:
+        return [model]
+    return [layer for layer in model.layers if isinstance(layer, keras.Model)]
 
 
 def probabilities() -> keras.Layer:

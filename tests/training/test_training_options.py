@@ -14,7 +14,7 @@ from fashion_mnist.cli import compose
 from fashion_mnist.comparison.reading import curves_of
 from fashion_mnist.config import Config
 from fashion_mnist.data.dataset import read_dataset
-from fashion_mnist.models import seen_once
+from fashion_mnist.models import members_of
 from fashion_mnist.train import train
 from fashion_mnist.training import saving
 from fashion_mnist.training.build import build, loss_of, optimizer_of
@@ -174,7 +174,29 @@ def test_a_model_may_be_called_as_one_of_its_layers(tiny: Compose) -> None:
 def test_a_network_inside_another_does_not_learn_alone() -> None:
     inside = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     whole = keras.Sequential([keras.Input((28, 28)), keras.layers.Flatten(), keras.layers.Dense(4), inside])
-    assert seen_once(whole) is whole
+    assert members_of(whole) == [whole]
+
+
+@pytest.mark.parametrize("name", ["mean", "mean_member_1"])
+def test_a_model_that_looks_twice_may_be_called_as_one_of_its_layers(name: str, tiny: Compose) -> None:
+    assert build(tiny(f"model.name={name}", "augment.test_time_flip=true", "trainer.members=2")).name == name
+
+
+@pytest.mark.parametrize("variant", ["mlp", pytest.param("resnet", marks=pytest.mark.slow)])
+def test_members_learn_each_by_itself_and_answer_together(variant: str, tiny: Compose) -> None:
+    options = [f"model={variant}", "optimizer=sgd", "trainer.epochs=1", "trainer.precision=float32"]
+    alone, _ = trained(tiny(*options, "optimizer.learning_rate=0.0001"))
+    # The loss is the mean over both members, so that half of each gradient arrives.
+    together, _ = trained(tiny(*options, "optimizer.learning_rate=0.0002", "trainer.members=2"))
+    first, second = members_of(together)
+    untrained = build(tiny(*options)).get_weights()
+    assert max(np.abs(new - old).max() for new, old in zip(alone.get_weights(), untrained, strict=True)) > 1e-4
+    for ours, theirs in zip(first.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-6)
+    images = np.random.default_rng(0).integers(0, 256, (8, 28, 28), np.uint8)
+    answers = [np.asarray(model(images)) for model in (first, second, together)]
+    assert np.abs(answers[0] - answers[1]).max() > 0.01
+    np.testing.assert_allclose((answers[0] + answers[1]) / 2, answers[2], atol=1e-6)
 
 
 def test_a_model_that_looks_twice_does_not_care_which_way_things_point(tiny: Compose, tmp_path: Path) -> None:

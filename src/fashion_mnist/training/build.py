@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from fashion_mnist.config import Config
 from fashion_mnist.errors import UserError
-from fashion_mnist.models import seen_twice
+from fashion_mnist.models import mean_of
 from fashion_mnist.training.precision import faster_precision
 
 
@@ -24,8 +24,11 @@ def build(config: Config) -> keras.Model:
     precision = faster_precision() if wanted == "auto" else wanted  # of a run, this is decided and recorded before
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
     with strategy(config).scope():
-        model = create(config.model, "model")
-        return seen_twice(model) if config.augment.test_time_flip else model
+        members, mirrored = config.trainer.members, config.augment.test_time_flip
+        if members == 1 and not mirrored:
+            return create(config.model, "model")
+        names = [f"{config.variant}_member_{number}" for number in range(1, members + 1)]
+        return mean_of([create({**config.model, "name": name}, "model") for name in names], config.variant, mirrored)
 
 
 def strategy(config: Config) -> tf.distribute.Strategy:

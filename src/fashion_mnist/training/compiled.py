@@ -20,7 +20,7 @@ import tensorflow as tf
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
 from fashion_mnist.data.dataset import Split
-from fashion_mnist.models import seen_once
+from fashion_mnist.models import members_of
 from fashion_mnist.training.normalization import fused
 
 BLOCK_SECONDS = 0.4  # progress moves about twice a second
@@ -62,7 +62,7 @@ class CompiledModel(keras.Model):
     changes the result. The last step of an epoch takes the images that are left.
 
     `model` is functional or sequential and takes uint8 (n, 28, 28), which `augmentation` takes and gives; `validation`
-    may be empty. Of a model that looks at each image twice, the one inside learns, which looks once.
+    may be empty. Of a model that answers with a mean, each member learns by itself, from the same images.
     """
 
     def __init__(
@@ -86,10 +86,13 @@ class CompiledModel(keras.Model):
         generators = [part._seed_generators for layer in (model, *augmentation) for part in layer._flatten_layers()]
         self.generators = lambda: itertools.chain(*generators)
         self.trained = lambda: model
-        self.learner = lambda: seen_once(model)
+        self.members = lambda: members_of(model)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: None = None) -> Any:
-        return self.learner()(inputs, training=True) if training else super().call(inputs, training, mask)
+        if not training:
+            return super().call(inputs, training, mask)
+        answers = [member(inputs, training=True) for member in self.members()]
+        return tf.concat(answers, axis=0) if len(answers) > 1 else answers[0]
 
     def batches(self) -> tf.data.Dataset:
         """What `fit` is to be given: an element for each step of an epoch, with the numbers of the step's images.
@@ -126,6 +129,7 @@ class CompiledModel(keras.Model):
     def train_step(self, numbers: tf.Tensor) -> dict[str, tf.Tensor]:
         """One step on the images with these numbers, int32 (batch,)."""
         images, labels = (tf.gather(part, numbers) for part in self.training_set)
+        labels = tf.tile(labels, [len(self.members())])  # each member learns as if it were alone
         with self.stateless(), fused(self):
             return super().train_step((self.augment(images), labels))
 

@@ -92,7 +92,7 @@ class Search:
         self.study = self.open_study()
         try:
             self.make_trials()
-            if not all(trial.state.is_finished() for trial in self.study.trials):
+            if self.study.finished < self.settings.trials:
                 say("Other processes are at the last trials; whoever finishes the last one ends the search.")
                 self.sweep.leave()
                 return
@@ -100,6 +100,9 @@ class Search:
         except BaseException as error:
             with suppress(Exception):  # what went wrong first is what should be heard
                 self.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            if isinstance(error, KeyboardInterrupt):
+                done = f"{self.study.finished} of {self.settings.trials} trials are done"
+                raise KeyboardInterrupt(f"{done}; the same command goes on from there.") from None
             raise
         self.end("FINISHED")
 
@@ -107,31 +110,33 @@ class Search:
         """Makes or finds the study, and the run that the trials are nested below."""
         study = Study(self.settings)  # which refuses what it cannot use, before anything is written
         digest = sweep_digest("search", self.sweep.overrides)
-        name = self.settings.study or f"search-{digest}"
+        study.name = self.settings.study or f"search-{digest}"
         if not self.config.skip_finished:
-            name += f"-{time.time_ns()}"
-        study.named(name)
+            study.name += f"-{time.time_ns()}"
         what = f"{lineage.code_digest()} {self.fixed} {self.space}"
-        if study.recall(WHAT, what) != what:
-            raise UserError(f"the study {name} is of another search; choose another name: hydra.sweeper.study=...")
-        if not self.sweep.resume(study.recall(PARENT)):
-            self.sweep.open(digest, go_on=False)
-            study.remember(PARENT, self.sweep.run_id)
-        study.fill()
-        if finished := sum(trial.state.is_finished() for trial in study.trials):
+        with study.alone():
+            if study.begun().recall(WHAT, what) != what:
+                raise UserError(
+                    f"the study {study.name} is of another search; choose another name: hydra.sweeper.study=..."
+                )
+            if not self.sweep.resume(study.recall(PARENT)):
+                self.sweep.open(digest, go_on=False)
+                study.remember(PARENT, self.sweep.run_id)
+            study.fill()
+        if finished := study.finished:
             there = f"{finished} of {self.settings.trials} trials are there"
             say(f"The search goes on: {there}; skip_finished=false begins it anew.")
         return study
 
     def make_trials(self) -> None:
         """Trains until no trial waits any more."""
-        start, before = time.monotonic(), sum(trial.state.is_finished() for trial in self.study.trials)
+        start, before = time.monotonic(), self.study.finished
         while batch := self.claim():
             jobs = [self.job_of(trial) for trial in batch]
             outcomes = self.launcher.launch(jobs, initial_job_idx=batch[0].number)
             for trial, outcome in zip(batch, outcomes, strict=True):
                 self.settle(trial, outcome)
-            finished = sum(trial.state.is_finished() for trial in self.study.trials)
+            finished = self.study.finished
             left = (time.monotonic() - start) / max(finished - before, 1) * (self.settings.trials - finished)
             say(f"{finished} of {self.settings.trials} trials, {self.best_so_far()}; about {left / 60:.1f} min left.")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
+from filelock import BaseFileLock
 
 from fashion_mnist.config import SearchConfig
 from fashion_mnist.errors import UserError, reason_of, say
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT, GRACE = 10, 60  # seconds: a process on another machine that was silent for so long counts as dead
 PATIENCE = 60.0  # seconds for which a storage may be away
-MOMENT = 10.0  # seconds that others have to write what only one writes
+MOMENT = 60.0  # seconds that another machine has to write what only one writes
 PROCESS, PARENT, RUN, REASON = "process", "parent", "run", "reason"  # what is written beside trials
 Result = TypeVar("Result")
 
@@ -35,25 +36,34 @@ Result = TypeVar("Result")
 class Study:
     """One study of Optuna's, which several processes may be at."""
 
-    def __init__(self, config: SearchConfig) -> None:
-        self.config = config
+    def __init__(self, config: SearchConfig, name: str = "") -> None:
+        self.config, self.name = config, name
         self.made = {key: made(key, getattr(config, key), config.seed) for key in ("sampler", "pruner")}
         self.storage = opened(config.storage)
 
-    def named(self, name: str) -> Self:
+    def begun(self) -> Self:
         """The study of this name, which is made where there is none."""
-        optuna, arguments = imported(), {"study_name": name, "storage": self.storage, **self.made}
+        optuna, arguments = imported(), {"study_name": self.name, "storage": self.storage, **self.made}
         try:
             self.optuna, self.is_new = optuna.create_study(direction="maximize", **arguments), True
         except optuna.exceptions.DuplicatedStudyError:
             self.optuna, self.is_new = optuna.load_study(**arguments), False
-        self.name, self.id = name, self.optuna._study_id
+        self.id = self.optuna._study_id
         return self
+
+    def alone(self) -> BaseFileLock:
+        """Keeps other processes of this machine from changing the study meanwhile."""
+        return lock_of("study", self.config.storage, self.name)
 
     @property
     def trials(self) -> "list[FrozenTrial]":
         """All trials that belong to the search, in their order."""
         return self.optuna.get_trials(deepcopy=False)[: self.config.trials]
+
+    @property
+    def finished(self) -> int:
+        """How many trials need nothing more."""
+        return sum(trial.state.is_finished() for trial in self.trials)
 
     def fill(self) -> None:
         """Makes the trials that are not there yet."""
@@ -63,7 +73,7 @@ class Study:
     def claim(self) -> "FrozenTrial | None":
         """Takes the first trial that waits, if any does; what a dead process was at waits again."""
         optuna = imported()
-        with lock_of("study", self.config.storage, self.name):  # else two processes could let go of the same trial
+        with self.alone():  # else two processes could let go of the same trial
             for trial in self.trials:
                 if trial.state == optuna.trial.TrialState.RUNNING and self.is_dead(trial):
                     self.release(trial)
@@ -130,7 +140,7 @@ def imported() -> Any:
     """Optuna, less talkative."""
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     return optuna

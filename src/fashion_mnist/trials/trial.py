@@ -15,7 +15,7 @@ class Trial:
 
     def __init__(self, search: SearchConfig, epochs: int) -> None:
         assert search.study is not None and search.trial is not None  # noqa: PT018
-        self.study = Study(search).named(search.study)
+        self.study = Study(search, search.study).begun()
         self.number, self.epochs = search.trial, epochs
         self.id = self.study.trials[self.number]._trial_id
         self.optuna = imported().trial.Trial(self.study.optuna, self.id)

@@ -11,6 +11,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -39,7 +40,7 @@ class Study:
     def __init__(self, config: SearchConfig, name: str = "") -> None:
         self.config, self.name = config, name
         self.made = {key: made(key, getattr(config, key), config.seed) for key in ("sampler", "pruner")}
-        self.storage = opened(config.storage)
+        self.storage = opened(config.storage, patiently=bool(name))  # which is there, where a study is known
 
     def begun(self) -> Self:
         """The study of this name, which is made where there is none."""
@@ -146,16 +147,20 @@ def imported() -> Any:
     return optuna
 
 
-def opened(address: str) -> "optuna.storages.RDBStorage":
+def opened(address: str, patiently: bool) -> "optuna.storages.RDBStorage":
     """Optuna's storage at the address of a database, which is set up on its first use."""
     optuna = imported()
     arguments: dict[str, Any] = {"pool_pre_ping": True}  # a connection that was lost is made again
     if address.startswith("sqlite:///"):
         Path(address.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
         arguments = {"connect_args": {"timeout": PATIENCE}}
+
+    def connected() -> Any:
+        return optuna.storages.RDBStorage(address, arguments, heartbeat_interval=HEARTBEAT, grace_period=GRACE)
+
     try:
         with lock_of("store", str(Path.cwd()), address):
-            return optuna.storages.RDBStorage(address, arguments, heartbeat_interval=HEARTBEAT, grace_period=GRACE)
+            return patient(insist(connected) if patiently else connected())
     except ImportError as error:
         raise UserError(f"hydra.sweeper.storage={address} needs a driver ({error}): uv sync --extra team") from error
     except Exception as error:  # of SQLAlchemy, and of whichever driver it has
@@ -182,14 +187,32 @@ def this_process() -> str:
     return f"{platform.node()} {os.getpid()}"
 
 
-def insist(call: Callable[[], Result]) -> Result:
-    """Does something with the storage, again and again where it is away for a while."""
-    optuna, end = imported(), time.monotonic() + PATIENCE
+def patient(storage: Any) -> Any:
+    """The storage, each of whose calls waits while the database is away for a while."""
+    names = [name for name in dir(storage) if not name.startswith("_") and callable(getattr(storage, name))]
+    for name in [
+        *names,
+        "_get_trials",
+        "_create_new_trial",
+        "_set_trial_param",
+        "_get_stale_trial_ids",
+    ]:  # which a cache in front calls
+        setattr(storage, name, partial(insist, getattr(storage, name)))
+    return storage
+
+
+def insist(call: Callable[..., Result], *arguments: Any, **settings: Any) -> Result:
+    """Calls the storage, again and again where it is away; nothing that is done twice so does any harm."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import InterfaceError, OperationalError
+
+    end = time.monotonic() + PATIENCE
     while True:
         try:
-            return call()
-        except optuna.exceptions.StorageInternalError as error:
+            return call(*arguments, **settings)
+        except (StorageInternalError, InterfaceError, OperationalError) as error:
+            reason = reason_of(error.__cause__ or error)
             if time.monotonic() > end:
-                raise UserError(f"the search's storage does not answer: {reason_of(error)}") from error
-            say(f"The search's storage does not answer ({reason_of(error)}); trying again.")
+                raise UserError(f"the search's storage does not answer: {reason}") from error
+            say(f"The search's storage does not answer ({reason}); trying again.")
             time.sleep(2)

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from fashion_mnist.config import SearchConfig
 from fashion_mnist.errors import Pruned
-from fashion_mnist.trials.study import HEARTBEAT, PROCESS, REASON, Study, imported, insist, this_process
+from fashion_mnist.trials.study import HEARTBEAT, PROCESS, REASON, Study, imported, this_process
 
 
 class Trial:
@@ -44,7 +44,7 @@ class Trial:
     def note(self, facts: Mapping[str, str]) -> None:
         """Writes something beside the trial, for whoever leads the search."""
         for key, value in facts.items():
-            insist(lambda key=key, value=value: self.optuna.set_user_attr(key, value))
+            self.optuna.set_user_attr(key, value)
 
     def report(self, accuracies: Mapping[int, float]) -> None:
         """Tells the validation accuracies of epochs, counted from 0.
@@ -54,10 +54,10 @@ class Trial:
         """
         for epoch, accuracy in accuracies.items():
             if epoch not in self.told:
-                insist(lambda epoch=epoch, accuracy=accuracy: self.optuna.report(accuracy, epoch))
+                self.optuna.report(accuracy, epoch)
                 self.told.add(epoch)
         last = max(accuracies, default=-1)
-        if 0 <= last < self.epochs - 1 and insist(self.optuna.should_prune):
+        if 0 <= last < self.epochs - 1 and self.optuna.should_prune():
             self.end(imported().trial.TrialState.PRUNED)
             raise Pruned(
                 f"trial {self.number} ended after {last + 1} of {self.epochs} epochs: others were better by then."
@@ -73,4 +73,5 @@ class Trial:
         self.end(imported().trial.TrialState.FAIL)
 
     def end(self, state: Any, value: float | None = None) -> None:
-        insist(lambda: self.study.optuna.tell(self.number, value, state, skip_if_finished=True))
+        with suppress(imported().exceptions.UpdateFinishedTrialError):  # the answer to the first attempt was lost
+            self.study.optuna.tell(self.number, value, state, skip_if_finished=True)

@@ -14,8 +14,7 @@ from conftest import ROOT, assert_one_sentence, run_here, run_step
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fashion_mnist import checks, cli
-from fashion_mnist.__main__ import main_job
+from fashion_mnist import checks, cli, help
 from fashion_mnist.checks import known_keys
 from fashion_mnist.cli import FLAGS, as_overrides, compose
 from fashion_mnist.errors import UserError
@@ -65,7 +64,7 @@ def test_an_option_without_value_is_refused() -> None:
         as_overrides(["--seed"])
 
 
-@pytest.mark.parametrize("step", ["main", "fetch", "train", "evaluate"])
+@pytest.mark.parametrize("step", ["main", "fetch", "train", "evaluate", "search"])
 def test_help_teaches_every_group_and_key(step: str, empty_folder: Path) -> None:
     process = run_step("--help", step=step)
     assert process.returncode == 0
@@ -81,9 +80,9 @@ def test_help_is_whole_after_dvc_has_rewritten_the_files(tmp_path: Path, monkeyp
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     for file, override in (("config", "seed=4"), ("model/mlp", "hidden=[256,64]"), ("trainer/default", "patience=3")):
         apply_overrides(tmp_path / f"conf/{file}.yaml", [override])
-    for module in (cli, checks):
+    for module in (cli, checks, help):
         monkeypatch.setattr(module, "CONF", tmp_path / "conf")
-    shown = cli.help_text(main_job, "config")
+    shown = help.help_text("__main__", str(cli.__file__), "config")
     assert set(known_keys()) - {"data.name"} <= set(shown.split())
     assert "mlp (default) | cnn | cnn_augmented" in shown
     assert re.search(r"seed +4 ", shown)
@@ -252,20 +251,29 @@ def test_evaluation_without_a_model_says_how_to_train_one(empty_folder: Path) ->
     assert_one_sentence(process, "outputs/models/mlp_wide/model.keras", "python -m fashion_mnist.train data=synthetic")
 
 
+NOT_TYPED = ("defaults", "_target_", "_recursive_", "hydra", "params", "trial")  # for files, and for Hydra itself
+
+
 def test_every_key_of_conf_carries_a_comment_with_the_command_that_sets_it() -> None:
     for file in (ROOT / "conf").rglob("*.yaml"):
-        group = "" if file.parent.name == "conf" else f"{file.parent.name}."
+        group = "".join(f"{part}." for part in file.relative_to(ROOT / "conf").parts[:-1])
         if file.parent.name == "experiment" or file.name == "pipeline.yaml":  # which Hydra does not read
             continue
         for line in file.read_text().splitlines():
             key = line.partition(":")[0]
-            if line and not line.startswith((" ", "#", "-")) and key not in ("defaults", "_target_", "hydra"):
+            if line and not line.startswith((" ", "#", "-")) and key not in NOT_TYPED:
                 overridden_by_auto = file.name == "auto.yaml" and key == "name"
-                named_in_group = f"{group}{key}=" in line or overridden_by_auto or (key == "name" and group == "data.")
+                named_in_group = (
+                    re.search(rf"{group}{key}[.\w]*=", line)
+                    or overridden_by_auto
+                    or (key == "name" and group == "data.")
+                )
                 assert named_in_group, f"{file.name}: {line}"
 
 
-OPTIONS = sorted(f"{file.parent.name}={file.stem}" for file in (ROOT / "conf").rglob("*/*.yaml"))
+OPTIONS = sorted(
+    f"{file.parent.relative_to(ROOT / 'conf').as_posix()}={file.stem}" for file in (ROOT / "conf").rglob("*/*.yaml")
+)
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -37,7 +37,7 @@ def test_the_lock_can_be_installed_where_the_sources_are_not() -> None:
 
 def test_every_entry_point_is_a_module_with_help() -> None:
     entry_points = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
-    steps = {"main", "fetch", "train", "evaluate", "compare", "reproduce", "sync", "predict"}
+    steps = {"main", "fetch", "train", "evaluate", "search", "compare", "reproduce", "sync", "predict"}
     assert set(entry_points) == steps
     for name, entry_point in entry_points.items():
         assert f"{entry_point['command']} ".startswith(f"python src/step.py {'' if name == 'main' else name}")
@@ -49,7 +49,7 @@ def test_what_is_started_for_people_is_started_alike_in_every_shell() -> None:
     commands = re.findall(
         r"(?m)^ *(?:cmd|command): (.*)$", (ROOT / "dvc.yaml").read_text() + (ROOT / "MLproject").read_text()
     )
-    assert len(commands) == 12
+    assert len(commands) == 13
     assert not [command for command in commands if not re.fullmatch(r"python src/step\.py[\w ./={}$]*", command)]
 
 

@@ -1,6 +1,5 @@
 """The command line of every step: what people type becomes a checked `Config`, and a mistake one sentence."""
 
-import ast
 import contextlib
 import errno
 import importlib
@@ -10,7 +9,6 @@ import re
 import signal
 import sys
 import tempfile
-import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,10 +25,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from fashion_mnist.checks import checked, groups_of, read, unknown_key
+from fashion_mnist.checks import checked, unknown_key
 from fashion_mnist.config import CONF
 from fashion_mnist.errors import UserError, make_streams_last
 from fashion_mnist.files import home
+from fashion_mnist.help import help_text
 from fashion_mnist.passwords import tidy_environment, without_password
 from fashion_mnist.trials.space import check_search, ends_of, search_of, with_params
 
@@ -44,7 +43,7 @@ def main(job: Callable[[Any], Any], primary: str = "config") -> None:
         sys.argv[1:] = arguments = as_overrides(sys.argv[1:])
         flags = {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}
         if flags & {"--help", "-h"}:
-            print(help_text(job, primary))
+            print(help_text(step_of(job), str(sys.modules[job.__module__].__file__), primary))
             return
         if primary != "config" and flags & {"-m", "--multirun"}:
             raise UserError("-m is for trainings; this step takes one value for each key.")
@@ -188,45 +187,6 @@ def quoted(override: str) -> str:
     return f'runs="{escaped}"'
 
 
-def help_text(job: Callable[..., Any], primary: str) -> str:
-    """What the step does, the options of every group, and every key with its comment, read from conf/ itself."""
-    module = f"fashion_mnist.{step_of(job)}".removesuffix(".__main__")
-    description = docstring_of(str(sys.modules[job.__module__].__file__))
-    usage = [description, "", f"usage: python -m {module} [key=value | --key value ...]", ""]
-    main_file = CONF / f"{primary}.yaml"
-    groups, keys = ["Groups, each with its options:"], ["", "Keys, with their defaults:"]
-    keys += commented_keys(main_file, "")
-    comments = dict(re.findall(r"(?m)^ *- (\w+):.*?# (.*)$", main_file.read_text(encoding="utf-8")))
-    for group, default in groups_of(primary).items():
-        files = sorted((CONF / group).glob("*.yaml"), key=lambda file: (file.stem != default, file.stem))
-        options = [f"{file.stem} (default)" if file.stem == default else file.stem for file in files]
-        groups.append(f"  {group:<11} {' '.join(comments.get(group, '').split())}")
-        groups.append(textwrap.indent(textwrap.fill(" | ".join(options), 86), " " * 14))
-        shown: set[str] = set()
-        for file in files if group != "experiment" else []:
-            new = [line for line in commented_keys(file, f"{group}.") if line.split()[0] not in shown]
-            shown |= {line.split()[0] for line in new}
-            keys += ["", *new] if file.stem == default else [f"{line} ({group}={file.stem})" for line in new]
-    sweep = "A sweep: -m seed=0,1,2   " if primary == "config" else ""
-    flags = ["", f"{sweep}The composed configuration: --cfg job   Hydra's own flags: --hydra-help"]
-    return "\n".join(usage + groups + keys + flags)
-
-
-def docstring_of(module: str) -> str:
-    """What a module's file says at its top, which `python -OO` leaves out of the module."""
-    return str(ast.get_docstring(ast.parse(Path(module).read_text(encoding="utf-8"))))
-
-
-def commented_keys(file: Path, prefix: str) -> list[str]:
-    """The top-level keys of a YAML file that carry a comment, as aligned lines."""
-    values, lines = read(file), []
-    for key, comment in re.findall(r"(?m)^(\w+):.*?# (.*)$", file.read_text(encoding="utf-8")):
-        value = "null" if values[key] is None else str(values[key])
-        value = re.sub(r"\$\{oc\.env:(\w+),(.*)\}", r"$\1 or \2", value).replace(" or null", "")
-        lines.append(f"  {prefix + key:<24} {value if len(value) < 53 else value[:20] + '...':<24} {comment}")
-    return lines
-
-
 @contextlib.contextmanager
 def explained(primary: str = "config") -> Iterator[None]:
     """Ends the process with one sentence where something fails that the user can mend; else the traceback is shown."""
@@ -254,13 +214,16 @@ def explain(error: BaseException, primary: str = "config") -> str | None:
         case UserError():
             return str(error)
         case MissingConfigException(missing_cfg_file=str() as missing, options=list() as options):
-            group, _, choice = missing.partition("/")
+            group, _, choice = missing.rpartition("/") if missing.startswith("hydra/") else missing.partition("/")
             if not options:  # a file of one group chooses among another's
                 file, (other, _, option) = str(error).split("'")[1], choice.partition("/")
                 at = "" if group == "experiment" else f"@_global_.{other}"
                 return f"conf/{file}.yaml: for an option of another group, write `- override /{other}{at}: {option}`."
             folder = f", or name the folder: data.dir={choice}" if group == "data" and "/" in choice else ""
-            return f"{group} has no option '{choice}'; choose one of {', '.join(options)}{folder}."
+            line = re.compile(rf"(?m)^ *- override /{group}(@.*)?: *{re.escape(choice)} *$")
+            chosen = [file for file in CONF.rglob("*.yaml") if line.search(file.read_text("utf-8", "replace"))]
+            where = f"{chosen[0]}: ".replace(str(CONF), "conf") if chosen else ""
+            return f"{where}{group} has no option '{choice}'; choose one of {', '.join(options)}{folder}."
         case OverrideParseException():
             key, equals, _ = error.override.partition("=")
             if not equals:
@@ -282,6 +245,12 @@ def explain(error: BaseException, primary: str = "config") -> str | None:
         case Exception() if isinstance(error, HydraException | yaml.YAMLError) or "defaults list in" in str(error):
             text = re.sub(r"(?i)(in|primary config) '([\w/]+)'", r"\1 conf/\2.yaml", str(error) or str(error.__cause__))
             return " ".join(re.sub(r"^In (\w+/\w+):", r"In conf/\1.yaml:", text).split())
+        case ValueError() if "Unsupported type in defaults" in str(error):  # Hydra does not say where
+            found = [
+                file for file in CONF.rglob("*.yaml") if re.search(r"(?m)^ *-\s*$|: *$\s*\Z", file.read_text("utf-8"))
+            ]
+            file = f"{found[0]}".replace(str(CONF), "conf") if found else "conf/"
+            return f"{file} has an entry without a name in its defaults; mend it, or leave it out."
         case AttributeError() if "_set_flag" in str(error):  # Hydra's, for its own key without a value
             return "hydra must have keys of its own, or not be there, in conf/config.yaml and in an experiment."
         case ValueError() if "Config group override" in str(error):

@@ -34,11 +34,12 @@ import numpy as np
 from rich.table import Column, Table
 
 from fashion_mnist import pictures
-from fashion_mnist.cli import as_overrides, compose, docstring_of, explained
+from fashion_mnist.cli import as_overrides, compose, explained
 from fashion_mnist.config import BUILT, TRIED, Config, TrackingConfig
 from fashion_mnist.data.dataset import CLASS_NAMES
 from fashion_mnist.errors import UserError, progress, say, terminal
 from fashion_mnist.files import write_figure
+from fashion_mnist.help import docstring_of
 from fashion_mnist.startup import import_tensorflow
 from fashion_mnist.tracking import store
 from fashion_mnist.tracking.logged_model import keras_file

@@ -56,7 +56,7 @@ def test_a_proposed_value_is_written_short_within_its_interval_and_read_again(
         (["seed=1,2", "hydra.sweeper.trails=3"], ["hydra.sweeper.trails"]),
         (["seed=1,2", "hydra.sweeper.jobs=2"], ["hydra.sweeper.jobs=2", "launcher"]),
         (["seed=1,2", "data.validation=0"], ["validation"]),
-        (["seed=1"], ["a key with several values", "interval"]),
+        (["seed=1"], ["keys with several values", "interval"]),
         (["optimizer.learning_rate=tag(log,interval(0,1))"], ["above 0"]),
         (["optimizer.learning_rate=interval(0.1,0.01)"], ["below its end"]),
         (["model=mlp_dropout", "model.dropout=interval(0.5,1)"], ["model.dropout must be at least 0 and below 1"]),

@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter
 from PIL import Image
 
-from fashion_mnist.cli import docstring_of
 from fashion_mnist.comparison import report, significance
 from fashion_mnist.comparison.groups import Comparison, Group
 from fashion_mnist.data.dataset import CLASS_NAMES
+from fashion_mnist.help import docstring_of
 
 TILES = 20
 INK = "#010203"  # stands for the page's text colour

@@ -8,7 +8,7 @@ from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, ValueType
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from fashion_mnist.checks import built
 from fashion_mnist.config import Config, SearchConfig
@@ -25,11 +25,16 @@ EXAMPLE = "-m 'optimizer.learning_rate=tag(log,interval(1e-4,1e-1))' 'model.hidd
 def search_of(hydra: HydraConf, of_trial: bool = False) -> SearchConfig | None:
     """The settings of the search that Hydra is at, or whose trial a job is; nothing if it is none."""
     settings: Any = OmegaConf.to_container(hydra.sweeper, resolve=True)
-    if settings.pop("_target_") != SWEEPER or (of_trial and settings["trial"] is None):
+    file = f"conf/hydra/sweeper/{hydra.runtime.choices['hydra/sweeper']}.yaml"
+    if not isinstance(settings, dict) or "_target_" not in settings:
+        raise UserError(f"{file} must consist of lines such as `_target_: {SWEEPER}`.")
+    if settings.pop("_target_") != SWEEPER or (of_trial and settings.get("trial") is None):
         return None
-    del settings["_recursive_"]
+    settings.pop("_recursive_", None)
     try:
         return built(SearchConfig, settings)
+    except MissingMandatoryValue as error:
+        raise UserError(f"{file}: {str(error).splitlines()[0].rpartition(' has ')[2]}.") from error
     except OmegaConfBaseException as error:
         raise UserError(f"hydra.sweeper.{error.full_key}: {str(error).splitlines()[0].rstrip('.')}.") from error
     except UserError as error:
@@ -55,7 +60,7 @@ def check_search(search: SearchConfig, hydra: HydraConf, overrides: Sequence[Ove
         )
     varied = [override for override in overrides if override.is_sweep_override()]
     if not varied:
-        raise UserError(f"a search needs a key with several values, such as {EXAMPLE}.")
+        raise UserError(f"a search needs keys with several values, typed or in hydra.sweeper.params: {EXAMPLE}")
     for override in varied:
         check_values(override)
 

@@ -178,6 +178,14 @@ def known_keys(primary: str = "config") -> dict[str, list[str]]:
     return {key: options for key, options in known.items() if key.rpartition(".")[2] not in UNTYPED}
 
 
+def as_one_run(overrides: list[str]) -> list[str]:
+    """The overrides of a job as one types them to get it alone, even where the preset is a sweep of its own."""
+    for name in (word.partition("=")[2] for word in overrides if word.startswith("experiment=")):
+        if example_of("experiment", name).get("hydra", {}).get("mode") == "MULTIRUN":
+            return [*overrides, "hydra.mode=RUN"]
+    return overrides
+
+
 def groups_of(primary: str) -> dict[str, str | None]:
     """The config groups that a file of conf/ composes, each with the option that is chosen there."""
     entries = read(CONF / f"{primary}.yaml").get("defaults") or []

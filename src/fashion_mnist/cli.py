@@ -48,7 +48,8 @@ def main(job: Callable[[Any], Any], primary: str = "config") -> None:
         if primary != "config" and flags & {"-m", "--multirun"}:
             raise UserError("-m is for trainings; this step takes one value for each key.")
         if flags <= {"-m", "--multirun", "-r", "--run"}:  # others only print, or bring configurations of their own
-            check_all([argument for argument in arguments if not argument.startswith("-")], primary)
+            typed = [argument for argument in arguments if not argument.startswith("-")]
+            check_all(typed, primary, multirun=bool(flags & {"-m", "--multirun"}))
         run_with_hydra(job, primary)
 
 
@@ -106,14 +107,15 @@ def step_of(job: Callable[..., Any]) -> str:
     return Path(str(sys.modules[job.__module__].__file__)).stem
 
 
-def check_all(arguments: list[str], primary: str) -> None:
+def check_all(arguments: list[str], primary: str, multirun: bool = False) -> None:
     """Checks the configuration, and every value of a sweep, before anything starts or is written."""
     overrides = OverridesParser.create().parse_overrides(arguments)
     fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
     search, varied = None, {}
     if any("hydra/sweeper" in argument or argument.startswith("experiment=") for argument in fixed):
         config = compose(fixed, primary)  # whose preset may say what is searched
-        if search := search_of(HydraConfig.get()):
+        multirun = multirun or HydraConfig.get().mode == RunMode.MULTIRUN
+        if multirun and (search := search_of(HydraConfig.get())):
             overrides = with_params(search, overrides)
             check_search(search, HydraConfig.get(), overrides, config)
             fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]

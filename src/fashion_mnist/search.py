@@ -10,6 +10,7 @@ hydra.sweeper.confirm=5 trains the winner with five more seeds; conf/hydra/sweep
 same command goes on where it was interrupted. `python -m fashion_mnist -m hydra/sweeper=optuna` is the same.
 """
 
+import re
 import shlex
 import statistics
 import sys
@@ -27,7 +28,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from fashion_mnist.__main__ import main_job
-from fashion_mnist.checks import checked
+from fashion_mnist.checks import as_one_run, checked
 from fashion_mnist.cli import Task, main
 from fashion_mnist.config import TRIED, Config
 from fashion_mnist.errors import UserError, say, terminal
@@ -187,10 +188,11 @@ class Search:
             raise UserError(f"no trial has come to an end; the first says: {reasons[0]}")
         client = store.connect(self.sweep.config)
         winner = self.tested(client, best)
-        command = shlex.join(["python", "-m", "fashion_mnist", *self.overrides_of(best)])
+        command = shlex.join(["python", "-m", "fashion_mnist", *as_one_run(self.overrides_of(best))])
         self.tags |= {"best_child": winner.info.run_id, "best_command": command}
         result = f"validation accuracy {best.value:.4f}, test accuracy {test_accuracy(winner):.4f}"
-        self.told.append(f"Best by validation accuracy: {link(winner)}, {result}: `{command}`")
+        self.told.append(f"Best by validation accuracy: trial {best.number}, {link(winner)}: {result}.")
+        self.told.append(f"Again: `{command}`")
         if self.settings.confirm:
             self.told.append(self.confirmed(client, best))
 
@@ -207,7 +209,7 @@ class Search:
         if len(rows) > 1:
             show(rows, None, f"The best of {len(trials)} trials")
         for sentence in told:
-            terminal().print(sentence, soft_wrap=True)
+            terminal().print(re.sub(r", \[.*\]\(#.*?\)", "", sentence), soft_wrap=True)  # without links
         print(f"all trials, pictures and the winner: {self.folder}")
         self.tags["mlflow.note.content"] = "\n\n".join([note(self.sweep.overrides), *told, markdown(rows)])
         uri, sent = self.sweep.config.uri, [(str(file), "") for file in self.files]

@@ -242,7 +242,7 @@ def test_broken_files_are_refused_in_one_sentence_that_names_them(conf: Path, fu
     for file, fault, content in chosen:
         whole, (group, _, name) = (conf / file).read_bytes(), file.removesuffix(".yaml").rpartition("/")
         (conf / file).write_bytes(content)
-        varied = ["seed=1,2"] if group.startswith("hydra/") else []  # such as a search wants
+        varied = ["seed=1,2", "hydra.mode=MULTIRUN"] if group.startswith("hydra/") else []  # such as a search wants
         sentence = answer("config", [f"{group}={name}", *varied]) if group else answer(name, [])
         (conf / file).write_bytes(whole)
         if sentence is not None:

@@ -18,7 +18,7 @@ import optuna
 import pytest
 from conftest import TINY, all_runs, assert_one_sentence, run_here, run_step
 
-from fashion_mnist.cli import compose
+from fashion_mnist.checks import as_one_run
 from fashion_mnist.config import Config
 from fashion_mnist.train import train
 
@@ -238,9 +238,15 @@ def test_a_study_is_of_one_search(empty_folder: Path, tiny_data: Path, searched:
     assert_one_sentence(run_here(*arguments(tiny_data, *named), step="search"), "the study mine is of another search")
 
 
-def test_a_search_of_the_docs_is_one(tiny_data: Path) -> None:
-    config = compose([*TINY, f"data_root={tiny_data}", "experiment=search_mlp"])
-    assert config.search is None
+def test_a_trial_can_be_trained_alone_even_where_the_preset_is_a_search(empty_folder: Path, tiny_data: Path) -> None:
+    typed = as_one_run([*TINY, f"data_root={tiny_data}", "experiment=search_mlp", "model.hidden=[8]"])
+    process = run_here(*typed, step="main")
+    assert process.returncode == 0, process.stderr
+    (run,) = all_runs()
+    assert run.data.params["model.hidden"] == "[8]"
+    assert "trial" not in run.data.tags
+    assert f"`python -m fashion_mnist {' '.join(typed[:2])}" in run.data.tags["mlflow.note.content"]
+    assert as_one_run(["experiment=quick"]) == ["experiment=quick"]
 
 
 def start(typed: list[str]) -> "subprocess.Popen[str]":

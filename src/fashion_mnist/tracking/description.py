@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+from fashion_mnist.checks import as_one_run
 from fashion_mnist.config import CONF, Config
 from fashion_mnist.data.dataset import PARTS, Card
 from fashion_mnist.tracking import lineage
@@ -100,7 +101,7 @@ def note(config: Config, card: Card, tags: dict[str, str]) -> str:
     dirty = " with uncommitted changes" if tags["git_dirty"] == "true" else ""
     epochs = f"{config.trainer.epochs} epoch{'s' if config.trainer.epochs > 1 else ''}"
     # Not where to: what the pipeline built is not to be replaced by whoever tries the same again.
-    what = [override for override in config.overrides if not override.startswith("output_dir=")]
+    what = as_one_run([override for override in config.overrides if not override.startswith("output_dir=")])
     command = shlex.join(["python", "-m", "fashion_mnist", *what])
     return (
         f"**{config.variant}** on {card.title}: {epochs}, batch {config.trainer.batch_size}, "

@@ -31,7 +31,7 @@ from fashion_mnist.__main__ import main_job
 from fashion_mnist.checks import as_one_run, checked
 from fashion_mnist.cli import Task, main
 from fashion_mnist.config import TRIED, Config
-from fashion_mnist.errors import UserError, say, terminal
+from fashion_mnist.errors import Pruned, UserError, reason_of, say, terminal
 from fashion_mnist.evaluate import add_evaluation, evaluate_model
 from fashion_mnist.tracking import lineage, store
 from fashion_mnist.tracking.logged_model import keras_file
@@ -133,8 +133,9 @@ class Search:
         """Trains until no trial waits any more."""
         start, before = time.monotonic(), self.study.finished
         while batch := self.claim():
-            jobs = [self.job_of(trial) for trial in batch]
-            outcomes = self.launcher.launch(jobs, initial_job_idx=batch[0].number)
+            with self.study.alive_at(batch):
+                jobs = [self.job_of(trial) for trial in batch]
+                outcomes = self.launcher.launch(jobs, initial_job_idx=batch[0].number)
             for trial, outcome in zip(batch, outcomes, strict=True):
                 self.settle(trial, outcome)
             finished = self.study.finished
@@ -156,13 +157,9 @@ class Search:
         """The overrides of a trial, whose values are proposed here."""
         self.study.propose(trial, self.space)
         values = self.values_of(self.study.trials[trial.number])
+        proposed = [f"{key}={value}" for key, value in values.items()]
         own = [f"hydra.sweeper.study={self.study.name}", f"hydra.sweeper.trial={trial.number}"]
-        return [
-            *self.fixed,
-            *(f"{key}={value}" for key, value in values.items()),
-            *own,
-            f"hydra.sweep.subdir={trial.number}",
-        ]
+        return [*self.fixed, *proposed, *own, f"hydra.sweep.subdir={trial.number}"]
 
     @property
     def folder(self) -> Path:
@@ -170,12 +167,19 @@ class Search:
         return Path(TRIED) / "searches" / self.study.name
 
     def settle(self, trial: "FrozenTrial", outcome: JobReturn) -> None:
-        """Says how a trial ended. What ended for another reason than its values waits again, and ends the search."""
-        ended = self.study.trials[trial.number]
-        if reason := ended.user_attrs.get(REASON):
-            say(f"Trial {trial.number} has failed: {reason}")
-        if not ended.state.is_finished() and self.study.let_go(ended):
+        """Says which values failed. A trial that ended for another reason waits again, and the search ends."""
+        try:
             _ = outcome.return_value  # which raises what went wrong
+        except Pruned:
+            return
+        except Exception:
+            ended = self.study.trials[trial.number]
+            if reason := ended.user_attrs.get(REASON):
+                say(f"Trial {trial.number} has failed: {reason}")
+                return
+            if not ended.state.is_finished():
+                self.study.release(ended)
+            raise
 
     def best_so_far(self) -> str:
         best = self.study.best
@@ -212,8 +216,12 @@ class Search:
             terminal().print(re.sub(r", \[.*\]\(#.*?\)", "", sentence), soft_wrap=True)  # without links
         print(f"all trials, pictures and the winner: {self.folder}")
         self.tags["mlflow.note.content"] = "\n\n".join([note(self.sweep.overrides), *told, markdown(rows)])
-        uri, sent = self.sweep.config.uri, [(str(file), "") for file in self.files]
-        deliver(client, Parcel(uri, run_id, tags=self.tags, files=sent, status=status))
+        sent = [(str(file), "") for file in self.files]
+        parcel = Parcel(self.sweep.config.uri, run_id, tags=self.tags, files=sent, status=status)
+        try:
+            deliver(client, parcel)
+        except Exception as error:
+            say(f"{parcel.uri} cannot be told the search's end ({reason_of(error)}). It is {parcel.keep()}")
 
     def summary(self) -> str:
         """How many trials ended how, and what pruning has spared."""
@@ -239,15 +247,19 @@ class Search:
     def overrides_of(self, trial: "FrozenTrial") -> list[str]:
         return [*self.fixed, *(f"{key}={value}" for key, value in self.values_of(trial).items())]
 
+    def config_of(self, trial: "FrozenTrial") -> Config:
+        """The configuration of a trial, whose results go where people look for them."""
+        overrides = [*self.overrides_of(trial), f"output_dir={self.folder}"]
+        composed = self.context.config_loader.load_sweep_config(self.config, overrides)
+        return checked(composed, dict(composed.hydra.runtime.choices))
+
     def tested(self, client: "MlflowClient", best: "FrozenTrial") -> "Run":
         """The winner's run, with what its model makes of the test images."""
         from fashion_mnist.training import saving
 
         run = client.get_run(best.user_attrs[RUN])
         if "test_accuracy" not in run.data.metrics:
-            overrides = [*self.overrides_of(best), f"output_dir={self.folder}"]
-            composed = self.context.config_loader.load_sweep_config(self.config, overrides)
-            config = checked(composed, dict(composed.hydra.runtime.choices))
+            config = self.config_of(best)
             dataset = ready(config)
             with tempfile.TemporaryDirectory() as temporary:
                 file = keras_file(client, f"runs:/{run.info.run_id}/model", Path(temporary))
@@ -260,10 +272,9 @@ class Search:
 
     def confirmed(self, client: "MlflowClient", best: "FrozenTrial") -> str:
         """Trains the winner with other seeds: the best of many trials was lucky with its own."""
-        overrides = self.overrides_of(best)
-        own = max((int(word.partition("=")[2]) for word in overrides if word.startswith("seed=")), default=0)
-        seeds = range(own + 1, own + 1 + self.settings.confirm)
-        others = [word for word in overrides if not word.startswith("seed=")]
+        first = self.config_of(best).seed + 1
+        seeds = range(first, first + self.settings.confirm)
+        others = [word for word in self.overrides_of(best) if not word.startswith("seed=")]
         outcomes: list[JobReturn] = []
         jobs = [[*others, f"seed={seed}", f"hydra.sweep.subdir=confirm-{seed}"] for seed in seeds]
         for start in range(0, len(jobs), self.settings.jobs):

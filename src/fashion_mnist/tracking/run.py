@@ -111,13 +111,13 @@ def trial_of(config: Config) -> Iterator[Trial | None]:
     if config.search is None:
         yield None
         return
-    with Trial(config.search, config.trainer.epochs) as trial:
-        try:
-            yield trial
-        except UserError as error:
-            if not isinstance(error.__cause__, OSError):  # such as a full disk, which says nothing of the values
-                trial.fail(str(error))
-            raise
+    trial = Trial(config.search, config.trainer.epochs)
+    try:
+        yield trial
+    except UserError as error:
+        if not isinstance(error.__cause__, OSError):  # such as a full disk, which says nothing of the values
+            trial.fail(str(error))
+        raise
 
 
 def run_of(client: "MlflowClient", config: Config, tags: dict[str, str], checkpoint: Checkpoint) -> "Run":

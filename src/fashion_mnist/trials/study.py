@@ -8,9 +8,11 @@ that was killed anywhere goes on as if nothing had been.
 import logging
 import os
 import platform
+import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -80,9 +82,8 @@ class Study:
                     self.release(trial)
             for trial in self.trials:
                 if trial.state == optuna.trial.TrialState.WAITING:
-                    self.storage.record_heartbeat(
-                        trial._trial_id
-                    )  # before: else one killed right after would seem alive
+                    # A sign of life first: without any, who is killed right after would seem alive for ever.
+                    self.storage.record_heartbeat(trial._trial_id)
                     if self.storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.RUNNING):
                         self.storage.set_trial_user_attr(trial._trial_id, PROCESS, this_process())
                         return self.trials[trial.number]
@@ -96,7 +97,8 @@ class Study:
 
     def recall(self, key: str, first: str = "") -> str:
         """What is written beside the study; whoever has made it writes it first, and others wait a moment for that."""
-        end = time.monotonic() + MOMENT
+        of_this_machine = self.config.storage.startswith("sqlite")  # whose lock we hold
+        end = time.monotonic() + (0 if of_this_machine else MOMENT)
         while not (known := self.optuna.user_attrs.get(key, "")):
             if first and (self.is_new or time.monotonic() > end):
                 self.remember(key, first)
@@ -109,18 +111,28 @@ class Study:
     def remember(self, key: str, value: str) -> None:
         self.optuna.set_user_attr(key, value)
 
-    def let_go(self, trial: "FrozenTrial") -> bool:
-        """Lets a trial of this process wait again; False where another process has it meanwhile."""
-        ours = trial.user_attrs.get(PROCESS, "").split()[:1] == [platform.node()]
-        if ours and trial.state == imported().trial.TrialState.RUNNING:
-            self.release(trial)
-        return ours
-
     def is_dead(self, trial: "FrozenTrial") -> bool:
         machine, _, number = trial.user_attrs.get(PROCESS, "").partition(" ")
         if machine == platform.node() and not is_alive(number):
             return True
         return trial._trial_id in self.storage._get_stale_trial_ids(self.id)
+
+    @contextmanager
+    def alive_at(self, trials: "Sequence[FrozenTrial]") -> Iterator[None]:
+        """Gives signs of life of trials that were claimed, in the background."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(HEARTBEAT):
+                with suppress(Exception):  # training goes on; whoever asks next time will see
+                    for trial in trials:
+                        self.storage.record_heartbeat(trial._trial_id)
+
+        threading.Thread(target=beat, daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
 
     def release(self, trial: "FrozenTrial") -> None:
         """Lets a trial wait again."""

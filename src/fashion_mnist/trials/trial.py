@@ -1,45 +1,25 @@
 """One trial of a search, in the process that trains it: tells the study every epoch, and ends early without promise."""
 
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any
 
 from fashion_mnist.config import SearchConfig
 from fashion_mnist.errors import Pruned
-from fashion_mnist.trials.study import HEARTBEAT, PROCESS, REASON, Study, imported, this_process
+from fashion_mnist.trials.study import REASON, Study, imported
 
 
 class Trial:
-    """Number `search.trial` of the study `search.study`; as a context, it lets the study know that it is alive."""
+    """Number `search.trial` of the study `search.study`."""
 
     def __init__(self, search: SearchConfig, epochs: int) -> None:
         assert search.study is not None and search.trial is not None  # noqa: PT018
         self.study = Study(search, search.study).begun()
         self.number, self.epochs = search.trial, epochs
-        self.id = self.study.trials[self.number]._trial_id
-        self.optuna = imported().trial.Trial(self.study.optuna, self.id)
-        self.told = set(self.study.trials[self.number].intermediate_values)  # the epochs that it knows of
-        self.ended = threading.Event()
-        self.note({PROCESS: this_process()})
-
-    def __enter__(self) -> Self:
-        self.ended.clear()
-        threading.Thread(target=self.beat, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ended.set()
-
-    @property
-    def is_told(self) -> bool:
-        """Whether the study knows how it ended."""
-        return self.study.trials[self.number].state.is_finished()
-
-    def beat(self) -> None:
-        while not self.ended.wait(HEARTBEAT):
-            with suppress(Exception):  # training goes on; whoever asks next time will see
-                self.study.storage.record_heartbeat(self.id)
+        frozen = self.study.trials[self.number]
+        self.is_told = frozen.state.is_finished()  # the study knows how it ended
+        self.told = set(frozen.intermediate_values)  # the epochs that the study knows of
+        self.optuna = imported().trial.Trial(self.study.optuna, frozen._trial_id)
 
     def note(self, facts: Mapping[str, str]) -> None:
         """Writes something beside the trial, for whoever leads the search."""

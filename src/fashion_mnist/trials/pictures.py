@@ -51,6 +51,11 @@ def write_pictures(study: "optuna.Study", folder: Path) -> list[Path]:
         "parallel_coordinates": partial(plots.plot_parallel_coordinate, target_name=TARGET),
         "slices": partial(plots.plot_slice, target_name=TARGET),
     }
+    accuracies = [trial.value for trial in study.trials if trial.value is not None and trial.state.name == "COMPLETE"]
+    best, middle = max(accuracies, default=1.0), float(np.median(accuracies or [0.0]))
+    lowest = (
+        middle - 3 * (best - middle) if best > middle else 0.0
+    )  # one that learned nothing would leave no room for the others
     files = []
     for name, draw in pictures.items():
         with warnings.catch_warnings(action="ignore"), plt.rc_context({"figure.figsize": (9, 5)}):
@@ -61,8 +66,10 @@ def write_pictures(study: "optuna.Study", folder: Path) -> list[Path]:
             panels = np.atleast_1d(drawn).ravel()
             for axes in panels:
                 axes.xaxis.set_minor_formatter(NullFormatter())  # numbers would overlap on an axis of powers of ten
+                if name in ("history", "learning_curves", "slices") and axes.get_ylim()[0] < lowest:
+                    axes.set_ylim(lowest, best + 0.1 * (best - lowest))
             if name == "learning_curves":
-                panels[0].set(xlabel="epoch, from 0", ylabel=TARGET)
+                panels[0].set(title="Learning curves", xlabel="epoch, from 0", ylabel=TARGET)
                 if len(study.trials) > MOST_NAMED and (legend := panels[0].get_legend()):
                     legend.remove()
             files.append(folder / f"{name}.png")

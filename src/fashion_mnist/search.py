@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
@@ -31,7 +31,7 @@ from fashion_mnist.__main__ import main_job
 from fashion_mnist.checks import as_one_run, checked
 from fashion_mnist.cli import Task, main
 from fashion_mnist.config import TRIED, Config
-from fashion_mnist.errors import Pruned, UserError, reason_of, say, terminal
+from fashion_mnist.errors import UserError, reason_of, say, terminal
 from fashion_mnist.evaluate import add_evaluation, evaluate_model
 from fashion_mnist.tracking import lineage, store
 from fashion_mnist.tracking.logged_model import keras_file
@@ -168,18 +168,15 @@ class Search:
 
     def settle(self, trial: "FrozenTrial", outcome: JobReturn) -> None:
         """Says which values failed. A trial that ended for another reason waits again, and the search ends."""
-        try:
-            _ = outcome.return_value  # which raises what went wrong
-        except Pruned:
+        ended = self.study.trials[trial.number]
+        if outcome.status == JobStatus.COMPLETED or ended.state.name == "PRUNED":
             return
-        except Exception:
-            ended = self.study.trials[trial.number]
-            if reason := ended.user_attrs.get(REASON):
-                say(f"Trial {trial.number} has failed: {reason}")
-                return
-            if not ended.state.is_finished():
-                self.study.release(ended)
-            raise
+        if reason := ended.user_attrs.get(REASON):
+            say(f"Trial {trial.number} has failed: {reason}")
+            return
+        if not ended.state.is_finished():
+            self.study.release(ended)
+        _ = outcome.return_value  # which raises what went wrong
 
     def best_so_far(self) -> str:
         best = self.study.best

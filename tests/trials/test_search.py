@@ -214,6 +214,23 @@ def test_several_processes_make_one_search_together(empty_folder: Path, tiny_dat
 
 
 @pytest.mark.slow
+def test_trials_may_be_trained_in_other_processes(empty_folder: Path, tiny_data: Path, tiny: Compose) -> None:
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.jobs=2"]
+    process = run_step(*arguments(tiny_data, *launcher), step="search")
+    assert process.returncode == 0, process.stderr
+    assert "Error" not in process.stdout + process.stderr
+    parent, children = parent_and_children()
+    assert sorted(int(run.data.tags["trial"]) for run in children) == list(range(TRIALS))
+    assert "PRUNED" in {trial.state.name for trial in trials_of(empty_folder)}
+    winner = mlflow.get_run(parent.data.tags["best_child"])
+    keys = [f"{key}={winner.data.params[key]}" for key in ("optimizer.learning_rate", "model.hidden")]
+    alone = tiny(*keys, f"trainer.epochs={EPOCHS}", "output_dir=alone")
+    train(alone)
+    (file,) = empty_folder.glob("outputs/searches/*/models/mlp/model.keras")
+    assert file.read_bytes() == alone.model_file.read_bytes()
+
+
+@pytest.mark.slow
 def test_values_that_cannot_be_trained_with_fail_alone(empty_folder: Path, tiny_data: Path) -> None:
     keys = [*TINY, f"data_root={tiny_data}", "optimizer.learning_rate=0.001,1e30", "hydra.sweeper.trials=4"]
     process = run_step(*keys, step="search")

@@ -37,6 +37,9 @@ class SweepRun(Callback):
 
     sweep: "Sweep | None" = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # a launcher sends callbacks to the processes of the jobs, where the sweep has no business
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         step = config.hydra.job.name
         if step in ("fetch", "evaluate") or search_of(config.hydra):  # they open no runs of their own

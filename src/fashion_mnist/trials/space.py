@@ -56,7 +56,8 @@ def check_search(search: SearchConfig, hydra: HydraConf, overrides: Sequence[Ove
         raise UserError("a search chooses by the validation images, and data.validation=0 leaves none.")
     if search.jobs > 1 and hydra.launcher["_target_"] == BASIC_LAUNCHER:
         raise UserError(
-            f"hydra.sweeper.jobs={search.jobs} needs a launcher that works at several trainings: hydra/launcher=ray"
+            f"hydra.sweeper.jobs={search.jobs} needs a launcher that works at several trainings, such as joblib: "
+            "uv pip install hydra-joblib-launcher, then hydra/launcher=joblib"
         )
     varied = [override for override in overrides if override.is_sweep_override()]
     if not varied:

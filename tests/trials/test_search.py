@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
-import optuna
 import pytest
 from conftest import TINY, all_runs, assert_one_sentence, run_here, run_step
 
@@ -24,6 +23,9 @@ from fashion_mnist.train import train
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+    from optuna.trial import FrozenTrial
+
+optuna = pytest.importorskip("optuna", reason="Optuna is not installed: uv sync --extra search")
 
 Compose = Callable[..., Config]
 SPACE = ["optimizer.learning_rate=tag(log,interval(1e-4,1e-1))", "model.hidden=[8],[32]"]
@@ -39,7 +41,7 @@ def arguments(data: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
+def trials_of(folder: Path) -> "list[FrozenTrial]":
     """The trials of the one study that there is in a folder."""
     storage = f"sqlite:///{folder}/checkpoints/search.db"
     (name,) = optuna.get_all_study_names(storage)

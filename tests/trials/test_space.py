@@ -1,5 +1,6 @@
 """What a search varies: read as Hydra reads it, refused before anything is written, proposed as one types it."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,13 @@ from conftest import assert_one_sentence, run_here
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from fashion_mnist.trials.space import distribution_of, written
 
+optuna = pytest.importorskip("optuna", reason="Optuna is not installed: uv sync --extra search")
+CategoricalDistribution = optuna.distributions.CategoricalDistribution
+FloatDistribution = optuna.distributions.FloatDistribution
+IntDistribution = optuna.distributions.IntDistribution
 SEARCH = ["-m", "hydra/sweeper=optuna", "data=synthetic"]
 
 
@@ -72,6 +76,11 @@ def test_a_search_that_cannot_be_made_is_refused_in_one_sentence(
     before = set(empty_folder.iterdir())
     assert_one_sentence(run_here(*SEARCH, *typed, step="main"), *words)
     assert set(empty_folder.iterdir()) == before
+
+
+def test_a_search_without_the_extra_says_how_to_get_it(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert_one_sentence(run_here(*SEARCH, "seed=1,2", step="main"), "needs Optuna: uv sync --extra search")
 
 
 def test_a_password_in_the_address_of_a_study_goes_where_postgresql_looks_for_it(

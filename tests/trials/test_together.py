@@ -1,23 +1,26 @@
 """Several processes with folders of their own, one search: a study in PostgreSQL, runs on a tracking server."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import mlflow
-import optuna
 import pytest
 from conftest import TINY, all_runs
 
+optuna = pytest.importorskip("optuna", reason="Optuna is not installed: uv sync --extra search")
 TRIALS = 8
 (BINARIES,) = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:] or (Path("/usr/bin"),)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(600),
+    pytest.mark.skipif(find_spec("psycopg") is None, reason="there is no driver for PostgreSQL: uv sync --extra team"),
     pytest.mark.skipif(not (BINARIES / "initdb").is_file(), reason="PostgreSQL is not installed"),
 ]
 
@@ -33,8 +36,6 @@ class Database:
         self.user = "postgres" if os.getuid() == 0 else None
         self.folder.mkdir()
         if self.user:
-            import shutil
-
             shutil.chown(self.folder, self.user)
             for parent in self.folder.parents[:3]:  # of pytest, which only the owner may enter
                 parent.chmod(0o755)

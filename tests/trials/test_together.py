@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import gettempdir
 
 import mlflow
 import pytest
@@ -37,8 +38,8 @@ class Database:
         self.folder.mkdir()
         if self.user:
             shutil.chown(self.folder, self.user)
-            for parent in self.folder.parents[:3]:  # of pytest, which only the owner may enter
-                parent.chmod(0o755)
+            for parent in self.folder.parents[: len(folder.relative_to(gettempdir()).parts)]:
+                parent.chmod(0o755)  # pytest's own may be entered by their owner alone
         self.call("initdb", "--auth=trust", "--username=search", "--no-sync")
         self.start()
         self.call("createdb", "--host=127.0.0.1", f"--port={self.port}", "--username=search", "studies", data=False)

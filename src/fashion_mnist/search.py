@@ -228,7 +228,7 @@ class Search:
             f"{states.count(state)} {state}" for state in ("complete", "pruned", "fail") if state in states
         )
         epochs = sum(len(trial.intermediate_values) for trial in trials)
-        return f"{len(trials)} trials: {counts}; {epochs} epochs in all."
+        return f"{len(trials)} trials: {counts or 'none has ended'}; {epochs} epochs in all."
 
     def rows(self) -> list[list[str]]:
         """The best trials: the headings, and a row for each."""

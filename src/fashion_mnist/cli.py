@@ -111,6 +111,7 @@ def check_all(arguments: list[str], primary: str, multirun: bool = False) -> Non
     """Checks the configuration, and every value of a sweep, before anything starts or is written."""
     overrides = OverridesParser.create().parse_overrides(arguments)
     fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
+    own_sweeper = any(override.key_or_group == "hydra/sweeper" for override in overrides)  # who knows what it can do
     search, varied = None, {}
     if any("hydra/sweeper" in argument or argument.startswith("experiment=") for argument in fixed):
         config = compose(fixed, primary)  # whose preset may say what is searched
@@ -125,7 +126,7 @@ def check_all(arguments: list[str], primary: str, multirun: bool = False) -> Non
             varied[key] = ends_of(override)
         elif kind in (ValueType.SIMPLE_CHOICE_SWEEP, ValueType.CHOICE_SWEEP, ValueType.RANGE_SWEEP):
             varied[key] = list(override.sweep_string_iterator())
-        elif override.is_sweep_override() and (kind == ValueType.INTERVAL_SWEEP or "." in key):
+        elif override.is_sweep_override() and not own_sweeper and (kind == ValueType.INTERVAL_SWEEP or "." in key):
             # Hydra's own sweeper resolves globs of options, and nothing else.
             raise UserError(f"a sweep takes single values: -m {key}=VALUE,VALUE,... or -m '{key}=range(FROM,TO)'.")
     first = {key: values[0] for key, values in varied.items()}

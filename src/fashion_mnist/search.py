@@ -110,7 +110,7 @@ class Search:
     def open_study(self) -> Study:
         """Makes or finds the study, and the run that the trials are nested below."""
         study = Study(self.settings)  # which refuses what it cannot use, before anything is written
-        digest = sweep_digest("search", self.sweep.overrides)
+        digest = sweep_digest(f"search {self.settings.study or ''}", self.sweep.overrides)
         study.name = self.settings.study or f"search-{digest}"
         if not self.config.skip_finished:
             study.name += f"-{time.time_ns()}"
@@ -121,7 +121,7 @@ class Search:
                     f"the study {study.name} is of another search; choose another name: hydra.sweeper.study=..."
                 )
             if not self.sweep.resume(study.recall(PARENT)):
-                self.sweep.open(digest, go_on=False)
+                self.sweep.open(digest, self.config.skip_finished)  # if only its id was lost, the run is there
                 study.remember(PARENT, self.sweep.run_id)
             study.fill()
         if finished := study.finished:

@@ -159,6 +159,18 @@ def test_the_same_command_trains_nothing_again(searched: Path, tiny_data: Path) 
     assert parent.info.status == "FINISHED"
 
 
+def test_a_search_that_was_killed_before_it_knew_its_run_finds_it(searched: Path, tiny_data: Path) -> None:
+    storage = f"sqlite:///{searched}/checkpoints/search.db"
+    (name,) = optuna.get_all_study_names(storage)
+    optuna.load_study(study_name=name, storage=storage).set_user_attr("parent", "")
+    with chdir(searched):
+        typed = arguments(tiny_data, "hydra.sweeper.confirm=2")
+        process = run_here(*typed, step="search", MLFLOW_TRACKING_URI=f"sqlite:///{searched}/mlflow.db")
+    assert process.returncode == 0, process.stderr
+    parent, _ = parent_and_children()
+    assert parent.info.status == "FINISHED"
+
+
 @pytest.mark.slow
 def test_the_same_search_is_made_of_the_same_trials(searched: Path, empty_folder: Path, tiny_data: Path) -> None:
     process = run_here("-m", "hydra/sweeper=optuna", *arguments(tiny_data), step="main")

@@ -150,11 +150,11 @@ def conclude(client: "MlflowClient", run_id: str, status: str) -> None:
     rows, winner = summarize(jobs), best(jobs)
     if jobs:
         show(rows, f"best by validation accuracy: {rows[jobs.index(winner) + 1][0]}" if winner else None)
-    note = f"{sweep.data.tags['mlflow.note.content']}\n\n{markdown(rows)}"
+    told = f"{sweep.data.tags['mlflow.note.content']}\n\n{markdown(rows)}"
     if winner:
-        note += f"\n\nBest by validation accuracy: {link(winner)}."
+        told += f"\n\nBest by validation accuracy: {link(winner)}."
         client.set_tag(run_id, "best_child", winner.info.run_id)
-    client.set_tag(run_id, "mlflow.note.content", note)
+    client.set_tag(run_id, "mlflow.note.content", told)
     client.set_terminated(run_id, "KILLED" if any(job.info.status == "KILLED" for job in jobs) else status)
 
 

@@ -9,6 +9,7 @@ from conftest import TINY, assert_one_sentence, run_here
 from PIL import Image
 
 from fashion_mnist.cli import compose
+from fashion_mnist.data.dataset import CLASS_NAMES
 from fashion_mnist.errors import UserError
 from fashion_mnist.predict import parse, show, trained
 
@@ -91,7 +92,7 @@ def test_long_names_of_pictures_stay_apart(capsys: pytest.CaptureFixture[str], m
     monkeypatch.setenv("COLUMNS", "80")
     folder = "a" * 70
     files = [Path(f"{folder}/{name}/sale[new].png") for name in ("one", "two")]
-    show(files, np.eye(10)[:2], False, "model")
+    show(files, np.eye(10)[:2], CLASS_NAMES, False, "model")
     told = "".join(line.split("│")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("│"))
     assert told == "".join(str(file) for file in files)
 

@@ -34,6 +34,7 @@ def summarize(config: Config, metrics: dict[str, float], run_id: str) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("test accuracy", Text(f"{metrics['test_accuracy']:.4f}", "bold"))
+    table.add_row("macro F1", f"{metrics['test_macro_f1']:.4f}")
     table.add_row("test loss", f"{metrics['test_loss']:.4f}")
     table.add_row("model", str(config.model_file))
     table.add_row("pictures", str(config.folder("plots")))

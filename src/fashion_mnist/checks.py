@@ -15,6 +15,7 @@ from fashion_mnist.errors import UserError
 from fashion_mnist.passwords import refuse
 
 UNTYPED = ("defaults", "hydra", "_target_")  # what stands in conf/ and is no key to be set
+OF_DATASET = ("image_shape", "classes")  # arguments of models that no key sets
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
 
 
@@ -74,7 +75,8 @@ def arguments_of(target: str, file: str, written: dict[str, Any]) -> dict[str, b
     for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef) and node.name == name and not node.args.kwarg:
             needed, arguments = len(node.args.args) - len(node.args.defaults), node.args.args + node.args.kwonlyargs
-            return {argument.arg: index < needed for index, argument in enumerate(arguments)}
+            named = {argument.arg: index < needed for index, argument in enumerate(arguments)}
+            return {name: is_needed for name, is_needed in named.items() if name not in OF_DATASET}
     if source and name not in source:
         raise UserError(f"{file}: there is no function {name} in src/fashion_mnist/models.py.")
     return dict.fromkeys(written, False)

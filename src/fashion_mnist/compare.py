@@ -29,8 +29,8 @@ def compare(config: CompareConfig) -> None:
     try:
         images = test_images(config, tested)
     except UserError as error:
-        if config.variants:  # nothing else tells that they are about Fashion-MNIST
-            raise UserError(f"{error} What variants=... names must be of Fashion-MNIST: `dvc repro`.") from error
+        if config.variants:  # nothing else tells which images they are about
+            raise UserError(f"{error} What variants=... names must be of {tested.title}: `dvc repro`.") from error
         print(f"The report shows no images: {error}")
         images = None
     folder = Path(config.reports).expanduser()
@@ -48,8 +48,8 @@ def compare(config: CompareConfig) -> None:
 
 
 def test_images(config: CompareConfig, tested: Tested) -> np.ndarray:
-    """The images that the models were tested on, uint8 (n, 28, 28), from `data_root` or the dataset's sources."""
-    if tested.dataset == "fashion_mnist":
+    """The images that the models were tested on, uint8, from `data_root` or the dataset's sources."""
+    if tested.dataset == "fashion_mnist" or config.variants:
         dataset = prepare(config.data, config.data_root)
     else:
         dataset = read_dataset(Path(config.data_root) / tested.dataset)

@@ -54,6 +54,10 @@ A_NAME = Rule(
     "a name of at most 100 letters, digits, '_', '-' and '.', since files are named after it",
     lambda value: re.fullmatch(r"[A-Za-z0-9_][\w.\-]{,99}", value),
 )
+COUNT_OR_SHARE = Rule(
+    "a whole number of images below 60000, or a share of them below 1",
+    lambda value: 0 <= value < 1 or (isinstance(value, int) and 0 < value < 60_000),
+)
 VARIANTS = Rule(
     "all, or a list of variants such as [mlp,cnn]",
     lambda value: value == "all" or (isinstance(value, list) and all(isinstance(each, str) for each in value)),
@@ -86,9 +90,18 @@ def ruled(rule: Rule, default: Any = MISSING) -> Any:
 class DataConfig:
     """conf/data/*.yaml: which dataset, and how much of it validates."""
 
-    name: str = ruled(one_of("fashion_mnist", "synthetic", "auto", "tfds"))
-    validation: int = ruled(between(0, 60_000))
+    source: str = ruled(one_of("fashion_mnist", "synthetic", "auto", "tfds", "images", "npz"))
+    validation: int | float = ruled(COUNT_OR_SHARE)
+    mirrorable: bool = True
+    name: str | None = ruled(A_NAME, None)
     dir: str | None = None
+    file: str | None = None
+    dataset: str = ruled(NOT_EMPTY, "fashion_mnist")
+    test: int | float = ruled(COUNT_OR_SHARE, 0.2)
+    class_names: list[str] | None = None
+    side: int | None = ruled(between(4, 513), None)
+    channels: int | None = ruled(Rule("1 or 3", lambda value: value in (1, 3)), None)
+    skip_damaged: bool = False
     mirrors: list[str] = field(default_factory=list)
     timeout: float = ruled(SECONDS, 5.0)
     train_images: int = ruled(between(10, 1_000_001), 12_000)
@@ -116,6 +129,7 @@ class TrainerConfig:
     precision: str = ruled(one_of("float32", "bfloat16", "auto"))
     schedule: str = ruled(one_of("constant", "cosine", "one_cycle"), "constant")
     label_smoothing: float = ruled(between(0, 1), 0.0)
+    class_weight: str | None = ruled(one_of("balanced"), None)
     members: int = ruled(between(1, 101), 1)
     patience: int | None = ruled(at_least(1), None)
     target_accuracy: float | None = ruled(A_SHARE, None)

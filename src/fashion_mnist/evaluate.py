@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import keras
 
 EVALUATION_BATCH = 1000
+NAMED = {"accuracy": "accuracy", "macro F1": "macro_f1", "loss": "loss"}  # in sentences
+MOST_ROWS = 20  # of classes in the terminal; the file has them all
 
 
 def evaluate(config: Config) -> dict[str, float]:
@@ -85,12 +87,13 @@ def add_evaluation(config: Config, card: Card, metrics: dict[str, float], run: O
         run.add(file, "plots")
     run.add(config.predictions_file, "predictions")
     description = run.tags.get("mlflow.note.content", "").partition("\n\nTest accuracy")[0]
-    result = f"Test accuracy {metrics['test_accuracy']:.4f}, loss {metrics['test_loss']:.4f} on {card.title}."
+    scores = [f"{name} {metrics[f'test_{key}']:.4f}" for name, key in NAMED.items()]
+    result = f"Test {', '.join(scores)} on {card.title}."
     run.tag({"mlflow.note.content": f"{description}\n\n{result}"})
 
 
 def predict(model: "keras.Model", images: np.ndarray) -> np.ndarray:
-    """Class probabilities, float32 (n, classes), of images, uint8 (n, 28, 28).
+    """Class probabilities, float32 (n, classes), of images, uint8 (n, height, width[, 3]).
 
     Calls the model batch by batch; `model.predict` would first compile a function for as many calls as that takes.
     """
@@ -99,7 +102,11 @@ def predict(model: "keras.Model", images: np.ndarray) -> np.ndarray:
 
 
 def show(title: str, metrics: dict[str, float], per_class: Sequence[dict]) -> None:
+    """Of many classes, those that are recognised worst."""
     caption = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())
+    if len(per_class) > MOST_ROWS:
+        caption += f"; of {len(per_class)} classes, the {MOST_ROWS} with the lowest F1"
+        per_class = sorted(per_class, key=lambda row: row["f1"])[:MOST_ROWS]
     table = Table(title=title, caption=caption)
     for column in per_class[0]:
         table.add_column(column, justify="left" if column in ("class", "most often taken for") else "right")

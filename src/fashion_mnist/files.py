@@ -14,6 +14,7 @@ import platform
 import shutil
 import tempfile
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from fashion_mnist.errors import UserError, say
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LONGEST_NAME = 18  # letters of a class in a picture
 FOLDER = Path("checkpoints")  # outside what DVC deletes before it runs a stage
 
 
@@ -58,9 +60,15 @@ def is_alive(process: str) -> bool:
     return True
 
 
+def shorter(name: str) -> str:
+    """The name of a class as there is room for it in a picture."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
 def write_figure(figure: "Figure", file: Path) -> None:
     """Writes a figure as PNG; the same figure always gives the same bytes."""
-    with complete(file) as partial:
+    with complete(file) as partial, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks, such as an emoji, is an empty box
         figure.savefig(partial, dpi=120, facecolor="white")
 
 

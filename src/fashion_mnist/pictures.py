@@ -1,14 +1,15 @@
 """Pictures from anywhere, made to look like Fashion-MNIST: 28 x 28 pixels, grey, light on dark."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from fashion_mnist.errors import UserError, say
+from fashion_mnist.data.decode import opaque, opened
+from fashion_mnist.data.images import is_picture, visible
+from fashion_mnist.errors import say
 
 SIDE = 28
 LARGEST = 560  # pixels each way that are looked at
@@ -22,26 +23,15 @@ def files_of(places: Iterable[Path]) -> Iterator[Path]:
 
     Says how many other files there are; what is hidden, as copies of the system's are, is not looked at.
     """
-    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     for place in places:
         if not place.is_dir():
             yield place
             continue
         files = sorted(visible(place))
-        yield from (file for file in files if file.suffix.lower() in known)
-        if others := Counter(file.suffix or "no suffix" for file in files if file.suffix.lower() not in known):
+        yield from (file for file in files if is_picture(file))
+        if others := Counter(file.suffix or "no suffix" for file in files if not is_picture(file)):
             counts = ", ".join(f"{count} x {suffix}" for suffix, count in sorted(others.items()))
             say(f"left out in {place}, since no picture that can be read here ends so: {counts}.")
-
-
-def visible(folder: Path) -> Iterator[Path]:
-    """The files that are not hidden in a folder and below, through links too, but in no folder twice."""
-    seen = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        new = os.path.realpath(place) not in seen
-        seen.add(os.path.realpath(place))
-        folders[:] = [name for name in folders if new and name[0] != "."]
-        yield from (Path(place, name) for name in names if new and name[0] != ".")
 
 
 def read(file: Path) -> np.ndarray:
@@ -50,13 +40,8 @@ def read(file: Path) -> np.ndarray:
     Raises:
         UserError: the file is missing, no picture, or shows nothing.
     """
-    try:
-        with Image.open(file) as picture:
-            return as_dataset(ImageOps.exif_transpose(picture))  # upright, however the camera was held
-    except FileNotFoundError:
-        raise UserError(f"there is no file {file}.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{file} cannot be read as a picture ({' '.join(str(error).split())}).") from error
+    with opened(file) as picture:
+        return as_dataset(ImageOps.exif_transpose(picture))  # upright, however the camera was held
 
 
 def as_dataset(picture: Image.Image) -> np.ndarray:
@@ -104,12 +89,7 @@ def brightness(picture: Image.Image) -> Image.Image:
         values -= min(values.min(), 0)
         white = next((limit for limit in LIMITS if values.max() <= limit), values.max())
         return Image.fromarray((values / white * 255).astype(np.float32))
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        coloured = picture.convert("RGBA")
-        opaque = np.asarray(coloured.getchannel("A"), dtype=float)
-        light = (np.asarray(coloured.convert("RGB").convert("L")) * opaque).sum() > 127 * opaque.sum()
-        picture = Image.alpha_composite(Image.new("RGBA", coloured.size, "black" if light else "white"), coloured)
-    return picture.convert("L").convert("F")
+    return opaque(picture).convert("L").convert("F")
 
 
 def rim(pixels: np.ndarray, width: int = 1) -> np.ndarray:

@@ -4,12 +4,13 @@ usage: python -m fashion_mnist.predict PICTURE... [model=VARIANT | run=ID | mode
        [--picture FILE] [key=value ...]
 
 A PICTURE is a file, or a folder with all pictures in it and below. It may have any size, be coloured or grey, and the
-garment may be lighter or darker than what lies behind it, or cut out. What stands out from nothing is skipped.
+garment may be lighter or darker than what lies behind it, or cut out. What stands out from nothing is skipped. A model
+of one's own images (data=images) sees pictures as it saw those.
 
   model=cnn           the variant (default: mlp) as it was tried last, in outputs/, or else as `dvc repro` built it; or
                       a model of MLflow's registry: model=models:/name@alias
   run=ID              the model of an MLflow run instead
-  --json              one line of JSON for each picture, with all ten probabilities, for machines
+  --json              one line of JSON for each picture, with the probabilities of all classes, for machines
   --picture FILE      draws the pictures as the model sees them, with what it takes them for
   key=value           any other key, such as tracking.uri=http://localhost:5000 or output_dir=/tmp/try
 
@@ -36,16 +37,17 @@ from rich.table import Column, Table
 from fashion_mnist import pictures
 from fashion_mnist.cli import as_overrides, compose, explained
 from fashion_mnist.config import BUILT, TRIED, Config, TrackingConfig
-from fashion_mnist.data.dataset import CLASS_NAMES
+from fashion_mnist.data.dataset import CLASS_NAMES, Card, card_in
+from fashion_mnist.data.decode import read
 from fashion_mnist.errors import UserError, progress, say, terminal
 from fashion_mnist.files import write_figure
 from fashion_mnist.help import docstring_of
 from fashion_mnist.startup import import_tensorflow
 from fashion_mnist.tracking import store
-from fashion_mnist.tracking.logged_model import keras_file
+from fashion_mnist.tracking.logged_model import card_with, keras_file
 
 BATCH = 256
-Model = Callable[[np.ndarray], np.ndarray]  # uint8 (n, 28, 28) -> probabilities, float32 (n, 10)
+Model = Callable[[np.ndarray], np.ndarray]  # images, uint8 -> probabilities, float32 (n, classes)
 
 
 @dataclass
@@ -92,19 +94,24 @@ def answer(request: Request) -> bool:
     if not files:
         raise UserError(f"there is no picture in {', '.join(str(place) for place in request.places)}.")
     model_name = request.model or str(trained(config))
-    readable, images = read_all(files)
-    if not readable:
-        return False
-    model = load(model_name, config.tracking)
+    with tempfile.TemporaryDirectory() as folder:
+        file, card = found(model_name, config.tracking, Path(folder))
+        readable, images = read_all(files, card)
+        if not readable:
+            return False
+        model = load(file)
+    class_names: Sequence[str] = card.class_names if card else CLASS_NAMES
     batches = np.split(images, range(BATCH, len(images), BATCH))
     probabilities = np.concatenate([model(batch) for batch in progress(batches, "predicting")])
-    show(readable, probabilities, request.as_json, model_name)
+    if probabilities.shape[1] != len(class_names):
+        raise UserError(f"{model_name} does not say what its {probabilities.shape[1]} classes are; train it again.")
+    show(readable, probabilities, class_names, request.as_json, model_name)
     if "MLFLOW_RUN_ID" in os.environ:  # set by `mlflow run`
         store.label_step(config.tracking, "predict", f"Told by {model_name}; pictures: {len(readable)}.")
     if request.picture:
         from fashion_mnist.evaluation import plots
 
-        best = [f"{CLASS_NAMES[row.argmax()]} {row.max():.0%}" for row in probabilities]
+        best = [f"{class_names[row.argmax()]} {row.max():.0%}" for row in probabilities]
         titles = [f"{textwrap.fill(file.name, 17)}\n{told}" for file, told in zip(readable, best, strict=True)]
         write_figure(plots.sheet(images, titles), request.picture)
     return len(readable) == len(files)
@@ -121,36 +128,46 @@ def trained(config: Config) -> Path:
     raise UserError(f"there is no model in {places}; train it first: {command}")
 
 
-def read_all(files: Sequence[Path]) -> tuple[list[Path], np.ndarray]:
-    """The readable files and their images, uint8 (n, 28, 28); names the others on stderr."""
+def found(address: str, tracking: TrackingConfig, folder: Path) -> tuple[Path, Card | None]:
+    """The Keras file of a model, and the card of its dataset; no card means garments.
+
+    The address is a file, or what MLflow knows as `runs:/<id>/model` or `models:/<name>@<alias>`, which is downloaded.
+    """
+    if ":/" not in address:
+        return Path(address), card_in(Path(address))
+    file = keras_file(store.connect(tracking), address, folder)
+    return file, card_with(file)
+
+
+def read_all(files: Sequence[Path], card: Card | None) -> tuple[list[Path], np.ndarray]:
+    """The readable files and their images, uint8, made as those of the dataset were; names the others on stderr."""
     readable, images = [], []
     for file in progress(files, "reading"):
         try:
-            images.append(pictures.read(file))
+            images.append(read(file, card.image_shape) if card else pictures.read(file))
             readable.append(file)
         except UserError as error:
             say(f"skipped: {error}")
     return readable, np.array(images)
 
 
-def load(address: str, tracking: TrackingConfig) -> Model:
-    """Loads a model from a file, or from what MLflow knows as `runs:/<id>/model` or `models:/<name>@<alias>`."""
+def load(file: Path) -> Model:
     import_tensorflow()
     from fashion_mnist.training import saving
 
-    with tempfile.TemporaryDirectory() as folder:
-        file = keras_file(store.connect(tracking), address, Path(folder)) if ":/" in address else Path(address)
-        return functools.partial(saving.load(file), training=False)
+    return functools.partial(saving.load(file), training=False)
 
 
-def show(files: Sequence[Path], probabilities: np.ndarray, as_json: bool, model_name: str) -> None:
+def show(
+    files: Sequence[Path], probabilities: np.ndarray, class_names: Sequence[str], as_json: bool, model_name: str
+) -> None:
     """Prints each picture's class and the three classes that are most probable, and whose word that is."""
     table = Table(Column("picture", overflow="fold"), "class", "most probable", caption=f"model: {model_name}")
     for file, row in zip(files, probabilities, strict=True):
-        best = [(CLASS_NAMES[label], float(row[label])) for label in np.argsort(-row)[:3]]
+        best = [(str(class_names[label]), float(row[label])) for label in np.argsort(-row)[:3]]
         if as_json:
             top = [{"class": name, "probability": round(share, 6)} for name, share in best]
-            every = {name: round(float(share), 7) for name, share in zip(CLASS_NAMES, row, strict=True)}
+            every = {name: round(float(share), 7) for name, share in zip(class_names, row, strict=True)}
             print(json.dumps({"picture": str(file), "class": best[0][0], "top": top, "probabilities": every}))
         else:
             table.add_row(str(file), best[0][0], ", ".join(f"{name} {share:.1%}" for name, share in best))

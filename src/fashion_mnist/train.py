@@ -37,7 +37,7 @@ def train_model(model: "keras.Model", config: Config, dataset: Dataset, run: Out
 
     with run.sending():
         epochs = fit(model, dataset.training, dataset.validation, config, [recorder(run, checkpoint)], checkpoint)
-    saved = saving.save(model, config.model_file)
+    saved = saving.save(model, config.model_file, dataset.card)
     kept = history.epoch_kept(epochs, config)
     metrics = {name: values[kept] for name, values in epochs.items()}
     write_metrics(config.folder("metrics") / "train.json", metrics | {"parameters": model.count_params()})
@@ -59,7 +59,7 @@ def train_model(model: "keras.Model", config: Config, dataset: Dataset, run: Out
     run.add(curves, "plots")
     digest = lineage.file_digest(config.model_file)
     run.tag({"model_digest": digest})
-    logged_model.save_model(saved, run.folder / "model", digest, dataset.training.images[:3])
+    logged_model.save_model(saved, run.folder / "model", digest, dataset.training.images[:3], dataset.card)
     run.parcel.model = str(run.folder / "model")
 
 

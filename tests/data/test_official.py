@@ -40,7 +40,7 @@ def idx(array: np.ndarray, level: int = 1) -> bytes:
 
 
 def read(folder: Path) -> Arrays:
-    return official_arrays(DataConfig(name="fashion_mnist", validation=5000, dir=str(folder)))
+    return official_arrays(DataConfig(source="fashion_mnist", validation=5000, dir=str(folder)))
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_the_cache_of_keras_is_found_without_any_network(
     for name in NAMES.values():
         (cache / name).symlink_to(REAL / name)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    arrays = official_arrays(DataConfig(name="fashion_mnist", validation=5000, mirrors=[]))  # nobody to ask
+    arrays = official_arrays(DataConfig(source="fashion_mnist", validation=5000, mirrors=[]))  # nobody to ask
     assert all(np.array_equal(arrays[part], real[part]) for part in OFFICIAL)
 
 

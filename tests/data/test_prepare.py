@@ -22,7 +22,7 @@ from fashion_mnist.data.official import DIGEST, OFFICIAL
 from fashion_mnist.data.prepare import prepare, replace_folder
 from fashion_mnist.errors import SourceUnavailableError, UserError
 
-SYNTHETIC = DataConfig(name="synthetic", validation=100, train_images=300, test_images=60)
+SYNTHETIC = DataConfig(source="synthetic", validation=100, train_images=300, test_images=60)
 FILES = {*(f"{part}.npy" for part in PARTS), CARD, SAMPLES}
 
 
@@ -53,7 +53,7 @@ def root(prepared: Path, tmp_path: Path) -> Path:
 def real_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root with the real dataset; for reading only."""
     root = tmp_path_factory.mktemp("real")
-    prepare(DataConfig(name="fashion_mnist", validation=5000, dir=os.environ["FASHION_MNIST_DIR"]), root)
+    prepare(DataConfig(source="fashion_mnist", validation=5000, dir=os.environ["FASHION_MNIST_DIR"]), root)
     return root
 
 
@@ -178,7 +178,7 @@ def test_arrays_in_use_outlive_the_folder_that_is_replaced(root: Path) -> None:
 def test_auto_falls_back_on_drawn_garments_with_a_banner(
     nowhere: list[str], root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = prepare(replace(SYNTHETIC, name="auto", mirrors=nowhere), root).folder
+    folder = prepare(replace(SYNTHETIC, source="auto", mirrors=nowhere), root).folder
     assert folder == root / "synthetic"
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -190,7 +190,7 @@ def test_auto_falls_back_on_drawn_garments_with_a_banner(
 
 def test_the_strict_dataset_never_falls_back(nowhere: list[str], root: Path) -> None:
     with pytest.raises(SourceUnavailableError, match="data=auto"):
-        prepare(replace(SYNTHETIC, name="fashion_mnist", mirrors=nowhere), root)
+        prepare(replace(SYNTHETIC, source="fashion_mnist", mirrors=nowhere), root)
 
 
 def test_auto_does_not_fall_back_when_the_folder_it_was_given_lacks_a_file(
@@ -202,7 +202,7 @@ def test_auto_does_not_fall_back_when_the_folder_it_was_given_lacks_a_file(
     for name in names[1:]:
         (given / name).write_bytes(b"")
     with pytest.raises(UserError, match=f"lacks {names[0]}"):
-        prepare(replace(SYNTHETIC, name="auto", mirrors=nowhere, dir=str(given)), tmp_path / "root")
+        prepare(replace(SYNTHETIC, source="auto", mirrors=nowhere, dir=str(given)), tmp_path / "root")
     assert not (tmp_path / "root").exists()
     assert "NOT Fashion-MNIST" not in capsys.readouterr().err
 
@@ -225,7 +225,7 @@ def test_the_digest_of_the_real_dataset_is_the_same_everywhere(real_root: Path) 
 @needs_real_data
 def test_another_dataset_in_the_place_of_the_real_one_is_not_taken_for_it(prepared: Path, tmp_path: Path) -> None:
     shutil.copytree(prepared, tmp_path / "fashion_mnist")
-    config = DataConfig(name="fashion_mnist", validation=5000, dir=os.environ["FASHION_MNIST_DIR"])
+    config = DataConfig(source="fashion_mnist", validation=5000, dir=os.environ["FASHION_MNIST_DIR"])
     assert read_card(prepare(config, tmp_path).folder).title == "Fashion-MNIST"
 
 
@@ -233,7 +233,7 @@ def test_another_dataset_in_the_place_of_the_real_one_is_not_taken_for_it(prepar
 def test_auto_takes_the_prepared_real_dataset_without_asking_anybody(
     nowhere: list[str], real_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert prepare(replace(SYNTHETIC, name="auto", mirrors=nowhere), real_root).folder == real_root / "fashion_mnist"
+    assert prepare(replace(SYNTHETIC, source="auto", mirrors=nowhere), real_root).folder == real_root / "fashion_mnist"
     assert capsys.readouterr().err == ""
 
 

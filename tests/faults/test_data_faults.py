@@ -33,8 +33,8 @@ from fashion_mnist.evaluation.predictions import read_predictions, write_predict
 
 Survived = Callable[[str, int, int], None]
 
-SMALL = DataConfig(name="synthetic", validation=20, train_images=60, test_images=20)
-NOBODY_TO_ASK = DataConfig(name="fashion_mnist", validation=20, mirrors=[])
+SMALL = DataConfig(source="synthetic", validation=20, train_images=60, test_images=20)
+NOBODY_TO_ASK = DataConfig(source="fashion_mnist", validation=20, mirrors=[])
 PAGE = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Sign in to this network.</body></html>\n"
 FILES = (*(f"{part}.npy" for part in PARTS), CARD)
 CHANGES: dict[str, Callable[[Path], object]] = {
@@ -226,7 +226,7 @@ def same_or_refused(read: Callable[[], dict[str, np.ndarray]], original: dict[st
 
 def test_mutated_official_files_are_read_right_or_refused(tiny_official: Path, full: bool, survived: Survived) -> None:
     def read() -> dict[str, np.ndarray]:
-        return official_arrays(DataConfig(name="fashion_mnist", validation=0, dir=str(tiny_official)))
+        return official_arrays(DataConfig(source="fashion_mnist", validation=0, dir=str(tiny_official)))
 
     original, dice, count, of = read(), random.Random(0), 0, 5000 if full else 300
     for number in range(of):
@@ -276,7 +276,7 @@ def claims_as_idx(folder: Path) -> None:
     for name, _, shape in official.OFFICIAL.values():
         header = bytes([0, 0, 8, len(shape)]) + np.array([10**9, *shape[1:]], dtype=">u4").tobytes()
         (folder / name).write_bytes(gzip.compress(header + bytes(1000)))
-    official_arrays(DataConfig(name="fashion_mnist", validation=0, dir=str(folder)))
+    official_arrays(DataConfig(source="fashion_mnist", validation=0, dir=str(folder)))
 
 
 def unpacks_without_end(folder: Path) -> None:
@@ -284,7 +284,7 @@ def unpacks_without_end(folder: Path) -> None:
         header = bytes([0, 0, 8, len(shape)]) + np.array(shape, dtype=">u4").tobytes()
         (folder / name).write_bytes(gzip.compress(header + bytes(60_000_000), 1))
     tracemalloc.reset_peak()
-    official_arrays(DataConfig(name="fashion_mnist", validation=0, dir=str(folder)))
+    official_arrays(DataConfig(source="fashion_mnist", validation=0, dir=str(folder)))
 
 
 def claims_as_npy(folder: Path) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import tempfile
 import threading
 import tracemalloc
 import zipfile
@@ -24,7 +25,7 @@ from fashion_mnist.config import TrackingConfig
 from fashion_mnist.data.dataset import Card, load_part
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluation.predictions import read_predictions
-from fashion_mnist.predict import Model, load
+from fashion_mnist.predict import Model, found, load
 
 Survived = Callable[[str, int, int], None]
 
@@ -83,7 +84,8 @@ def rewritten(file: Path, change: Callable[[dict[str, Any]], object], more: dict
 
 
 def load_model(address: str, store: str) -> Model:
-    return load(address, TrackingConfig(store, "Default"))
+    with tempfile.TemporaryDirectory() as folder:
+        return load(found(address, TrackingConfig(store, "Default"), Path(folder))[0])
 
 
 def refused(run_id: str, store: str = "") -> str:

@@ -27,7 +27,7 @@ EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf/experiment").glob("*.ya
 
 
 def trained(config: Config) -> tuple[keras.Model, History]:
-    folder = Path(config.data_root) / config.data.name
+    folder = Path(config.data_root) / config.data.source
     training, validation = read_dataset(folder, config.data.validation).parts
     model = build(config)
     return model, fit(model, training, validation, config)
@@ -93,7 +93,7 @@ def test_patience_keeps_the_best_epoch(tiny: Compose) -> None:
     assert len(history["loss"]) < 30
     best = epoch_kept(history, config)
     assert best == len(history["loss"]) - 3
-    _, validation = read_dataset(Path(config.data_root) / config.data.name, config.data.validation).parts
+    _, validation = read_dataset(Path(config.data_root) / config.data.source, config.data.validation).parts
     right = np.asarray(model(validation.images)).argmax(1) == validation.labels
     assert right.mean() == pytest.approx(history["val_accuracy"][best], abs=1e-6)
 
@@ -201,7 +201,7 @@ def test_members_learn_each_by_itself_and_answer_together(variant: str, tiny: Co
 
 def test_a_model_that_looks_twice_does_not_care_which_way_things_point(tiny: Compose, tmp_path: Path) -> None:
     config = tiny("augment.test_time_flip=true")
-    images = read_dataset(Path(config.data_root) / config.data.name, config.data.validation).test.images[:50]
+    images = read_dataset(Path(config.data_root) / config.data.source, config.data.validation).test.images[:50]
     saving.save(build(config), tmp_path / "model.keras")
     loaded = saving.load(tmp_path / "model.keras")
     answers, of_mirrored = (np.asarray(loaded(each)) for each in (images, images[:, :, ::-1]))

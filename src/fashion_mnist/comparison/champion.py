@@ -13,22 +13,23 @@ from fashion_mnist.comparison.groups import Comparison, Group, judge
 from fashion_mnist.comparison.reading import comparable
 from fashion_mnist.comparison.trainings import with_predictions
 from fashion_mnist.config import CompareConfig
-from fashion_mnist.data.dataset import CLASS_NAMES
+from fashion_mnist.data.dataset import title_of
 from fashion_mnist.errors import UserError
 from fashion_mnist.startup import import_tensorflow
 from fashion_mnist.tracking import lineage
-from fashion_mnist.tracking.logged_model import keras_file, requirements
+from fashion_mnist.tracking.logged_model import card_with, keras_file, metadata_of, requirements
 from fashion_mnist.tracking.store import connect
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-MODEL, CHAMPION = "fashion-mnist", "champion"
+CHAMPION = "champion"
+DRAWN = ("synthetic", "tfds_unofficial")  # datasets that get no champion
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # of a model, and of an alias
 
 
 def promote(config: CompareConfig, compared: Comparison, images: np.ndarray | None, report_run: str) -> str:
-    """Makes the winner `models:/fashion-mnist@champion`, if it is shown to be better than the present champion.
+    """Makes the winner `models:/<dataset>@champion`, if it is shown to be better than the present champion.
 
     The winner is the group with the best mean accuracy on the validation images: the test images are there to judge it,
     not to choose it. Returns what was done, or why nothing was.
@@ -37,13 +38,14 @@ def promote(config: CompareConfig, compared: Comparison, images: np.ndarray | No
 
     client = connect(config.tracking)
     eligible = [group for group in compared.groups if len(group.values("val_accuracy")) == group.n > 1]
-    if compared.tested.dataset != "fashion_mnist":
-        return f"Nothing was promoted: only models of data=fashion_mnist are, and these are of {compared.tested.title}."
+    if compared.tested.dataset in DRAWN:
+        return f"Nothing was promoted: these are models of {compared.tested.title}, which is there to try things with."
     if not eligible:
         return "Nothing was promoted: that takes two seeds or more, and validation images to choose a winner by."
+    name = compared.tested.dataset.replace("_", "-")
     winner = max(eligible, key=lambda group: group.mean("val_accuracy") or 0)
     try:
-        champion = client.get_model_version_by_alias(MODEL, CHAMPION)
+        champion = client.get_model_version_by_alias(name, CHAMPION)
     except MlflowException as error:
         if error.error_code not in NOT_THERE:  # a server in trouble, say: that is no reason to depose anybody
             raise
@@ -61,11 +63,13 @@ def promote(config: CompareConfig, compared: Comparison, images: np.ndarray | No
         if not (judged.difference.interval and judged.shown and judged.difference.value > 0):
             return f"Nothing was promoted: the champion is {present}. {judged.sentence}"
         verdict = judged.sentence.rstrip(".")
-    number = register(client, winner, images, report_run, verdict)
-    return f"Promoted: {verdict}; it is version {number} of models:/{MODEL}@{CHAMPION}."
+    number = register(client, name, winner, images, report_run, verdict)
+    return f"Promoted: {verdict}; it is version {number} of models:/{name}@{CHAMPION}."
 
 
-def register(client: "MlflowClient", winner: Group, images: np.ndarray | None, report_run: str, verdict: str) -> str:
+def register(
+    client: "MlflowClient", name: str, winner: Group, images: np.ndarray | None, report_run: str, verdict: str
+) -> str:
     """Registers the group's best run by validation accuracy, moves the alias, and returns the number of the version."""
     from mlflow import pyfunc
     from mlflow.exceptions import MlflowException
@@ -76,17 +80,19 @@ def register(client: "MlflowClient", winner: Group, images: np.ndarray | None, r
     from fashion_mnist.training import saving
 
     best = max(winner.trainings, key=lambda training: training.metrics["val_accuracy"])
-    question, answer = TensorSpec(np.dtype(np.uint8), (-1, 28, 28)), ColSpec(DataType.string, "class")
+    answer = ColSpec(DataType.string, "class")
     shares = ColSpec(Map(DataType.double), "probabilities")
     if best.tags["keras"] != version("keras"):  # whose version is in the file that the digest is of
         raise UserError(f"promote with Keras {best.tags['keras']}, with which run {best.run_id} was trained.")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        model = saving.load(keras_file(client, f"runs:/{best.run_id}/model", folder / "logged"))
-        saving.save(model, folder / "model.keras")  # without the date that MLflow's copy carries
+        file = keras_file(client, f"runs:/{best.run_id}/model", folder / "logged")
+        model, card = saving.load(file), card_with(file)
+        question = TensorSpec(np.dtype(np.uint8), (-1, *model.input_shape[1:]))
+        saving.save(model, folder / "model.keras", card)  # without the date that MLflow's copy carries
         if lineage.file_digest(folder / "model.keras") != best.tags["model_digest"]:
             raise UserError(f"run {best.run_id} logged another model than it trained; nothing is promoted.")
-        (folder / "class_names.json").write_text(json.dumps(CLASS_NAMES), encoding="utf-8")
+        (folder / "class_names.json").write_text(json.dumps(best.class_names), encoding="utf-8")
         logged = Model.log(
             artifact_path=None,
             flavor=pyfunc,
@@ -97,10 +103,12 @@ def register(client: "MlflowClient", winner: Group, images: np.ndarray | None, r
             signature=ModelSignature(Schema([question]), Schema([answer, shares])),
             input_example=None if images is None else images[:1],
             pip_requirements=requirements("mlflow"),
-            metadata={"model_digest": best.tags["model_digest"]},
+            metadata=metadata_of(best.tags["model_digest"], card),
         )
     with contextlib.suppress(MlflowException):  # it is there already
-        client.create_registered_model(MODEL, description="Fashion-MNIST: raw 28 x 28 images in, class names out.")
+        size = " x ".join(str(length) for length in model.input_shape[1:3])
+        about = f"{title_of(best.tags['dataset'])}: raw {size} images in, class names out."
+        client.create_registered_model(name, description=about)
     accuracy = f"{winner.accuracy_in_words} (n = {winner.n})"
     description = f"{verdict}. Test accuracy {accuracy}; this is the seed with the best validation accuracy."
     tags = {
@@ -113,7 +121,7 @@ def register(client: "MlflowClient", winner: Group, images: np.ndarray | None, r
         "report": report_run,
     }
     made = client.create_model_version(
-        MODEL, logged.model_uri, best.run_id, tags, description=description, model_id=logged.model_id
+        name, logged.model_uri, best.run_id, tags, description=description, model_id=logged.model_id
     )
-    client.set_registered_model_alias(MODEL, CHAMPION, made.version)
+    client.set_registered_model_alias(name, CHAMPION, made.version)
     return str(made.version)

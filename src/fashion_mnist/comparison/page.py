@@ -19,7 +19,6 @@ from PIL import Image
 
 from fashion_mnist.comparison import report, significance
 from fashion_mnist.comparison.groups import Comparison, Group
-from fashion_mnist.data.dataset import CLASS_NAMES
 from fashion_mnist.help import docstring_of
 
 TILES = 20
@@ -44,7 +43,7 @@ COST_LABELS = {
 
 
 def as_html(comparison: Comparison, images: np.ndarray | None) -> str:
-    """The page, with its style, charts and test images, uint8 (n, 28, 28), in it."""
+    """The page, with its style, charts and test images, uint8, in it."""
     other = comparison.groups[0] if comparison.groups[0] is not comparison.baseline else comparison.groups[-1]
     steps = [step.verdict.difference for step in comparison.steps]
     environment = Environment(loader=PackageLoader("fashion_mnist.comparison", "."), autoescape=True, trim_blocks=True)
@@ -55,7 +54,8 @@ def as_html(comparison: Comparison, images: np.ndarray | None) -> str:
         scale=74 / (max((abs(end) for each in steps for end in each.interval or [each.value]), default=0) or 1),
         charts=charts(comparison),
         tiles=tiles(comparison, other, images) if images is not None else {},
-        class_names=CLASS_NAMES,
+        class_names=comparison.tested.class_names,
+        shown=report.classes_shown(comparison),
         method=docstring_of(significance.__file__),
     )
 
@@ -80,8 +80,8 @@ def tile(comparison: Comparison, image: np.ndarray, index: int) -> dict[str, str
     mistaken = int(np.where(np.arange(len(votes)) == label, -1, votes).argmax())
     return {
         "source": f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}",
-        "label": CLASS_NAMES[label],
-        "mistaken": CLASS_NAMES[mistaken],
+        "label": comparison.tested.class_names[label],
+        "mistaken": comparison.tested.class_names[mistaken],
         "share": f"{votes[mistaken]} of {votes.sum()}",
         "index": str(index),
     }

@@ -9,6 +9,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from omegaconf import OmegaConf
 
 from fashion_mnist.comparison.trainings import Curve, LeftOut, Tested, Training, with_predictions
 from fashion_mnist.config import BUILT, CONF, TRIED, CompareConfig
+from fashion_mnist.data.dataset import CLASS_NAMES, Card
+from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import UserError, say
 from fashion_mnist.evaluation.predictions import Predictions, read_predictions
 from fashion_mnist.tracking import lineage, store
@@ -33,7 +36,7 @@ def read(config: CompareConfig) -> tuple[list[Training], list[LeftOut], Tested]:
     """Reads the trainings that can be compared, newest first, and names the others; a UserError if there is none."""
     if config.variants:
         named = of_pipeline() if config.variants == "all" else config.variants
-        return with_predictions(of_folders(named), [])
+        return with_predictions(of_folders(named, prepare(config.data, config.data_root).card), [])
     client = store.connect(config.tracking)
     return with_predictions(*comparable(client, search(client, config)))
 
@@ -81,6 +84,7 @@ def comparable(client: "MlflowClient", runs: Sequence["Run"]) -> tuple[list[Trai
                 metrics=dict(run.data.metrics),
                 predictions=partial(predictions_of, f"{info.artifact_uri}"),
                 curves=partial(curves_of, client, info.run_id, tuple(run.data.metrics)),
+                class_names=class_names_of(run),
                 seed=tags.get("seed", ""),
                 params=decisive(run.data.params),
                 run_id=info.run_id,
@@ -88,6 +92,15 @@ def comparable(client: "MlflowClient", runs: Sequence["Run"]) -> tuple[list[Trai
             )
         )
     return found, left_out
+
+
+def class_names_of(run: "Run") -> Sequence[str]:
+    """The names of the classes, as the dataset that the run has recorded says."""
+    for data in run.inputs.dataset_inputs if run.inputs else ():
+        with suppress(ValueError, TypeError):
+            if names := json.loads(data.dataset.profile or "{}").get("class_names"):
+                return names
+    return CLASS_NAMES
 
 
 def unfit(run: "Run") -> str:
@@ -157,8 +170,8 @@ def of_pipeline() -> list[str]:
     return list(OmegaConf.load(CONF / "pipeline.yaml").variants)
 
 
-def of_folders(variants: Sequence[str]) -> list[Training]:
-    """What `dvc repro` built of each variant, or else what people tried last, if that is complete."""
+def of_folders(variants: Sequence[str], card: Card) -> list[Training]:
+    """What `dvc repro` built of each variant on a dataset, or else what people tried last, if that is complete."""
     trainings = []
     for variant in variants:
         files, tried = results(Path(BUILT), variant), results(Path(TRIED), variant)
@@ -179,10 +192,11 @@ def of_folders(variants: Sequence[str]) -> list[Training]:
             Training(
                 name=variant,
                 variant=variant,
-                tags={"dataset": "fashion_mnist"},
+                tags={"dataset": card.name},
                 metrics=metrics,
                 predictions=partial(read_predictions, predictions),
                 curves=partial(read_curves, curves),
+                class_names=card.class_names,
             )
         )
     return trainings

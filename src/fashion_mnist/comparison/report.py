@@ -13,12 +13,12 @@ from rich.table import Table
 
 from fashion_mnist.comparison.groups import Comparison, Group, Step, Verdict, one_of_each
 from fashion_mnist.comparison.trainings import Training
-from fashion_mnist.data.dataset import CLASS_NAMES
 from fashion_mnist.errors import terminal
 from fashion_mnist.files import complete, write_table
 from fashion_mnist.training.history import by_epoch
 
 MOST_GROUPS, MOST_LINKS, MOST_CHARACTERS = 11, 5, 8_000  # in a description, which MLflow cuts off after so many
+MOST_CLASSES = 20  # columns of a table
 MOST_LEFT_OUT = 20  # lines
 SCORES = ("test_accuracy", "test_loss", "test_macro_f1", "test_calibration_error", "val_accuracy", "accuracy")
 COSTS = {  # each with its heading, and with the unit and the digits that it is written in
@@ -223,13 +223,20 @@ def classes_apart(comparison: Comparison) -> str:
     codes = [{training.tags.get("code_digest") for training in group.trainings} for group in comparison.groups]
     if mixed := [f"`{group.name}`" for group, found in zip(comparison.groups, codes, strict=True) if len(found) > 1]:
         remark += f" The code changed between the trainings of {', '.join(mixed)} (their tag code_digest)."
-    widest = np.argsort(recalls.min(axis=0) - recalls.max(axis=0))[:3]
-    told = [
-        f"{CLASS_NAMES[label]} ({comparison.groups[recalls[:, label].argmin()].name} {recalls[:, label].min():.3f}, "
-        f"{comparison.groups[recalls[:, label].argmax()].name} {recalls[:, label].max():.3f})"
-        for label in widest
-    ]
+    told = []
+    for label in np.argsort(recalls.min(axis=0) - recalls.max(axis=0))[:3]:
+        of_class = recalls[:, label]
+        worst, best = (comparison.groups[index].name for index in (of_class.argmin(), of_class.argmax()))
+        name = comparison.tested.class_names[label]
+        told.append(f"{name} ({worst} {of_class.min():.3f}, {best} {of_class.max():.3f})")
     return f"Accuracy per class differs most for {'; '.join(told)}.{remark}"
+
+
+def classes_shown(comparison: Comparison) -> list[int]:
+    """The labels that a table has room for: all, or those in which the groups differ most."""
+    recalls = np.array([group.recall for group in comparison.groups])
+    apart = np.argsort(recalls.min(axis=0) - recalls.max(axis=0), kind="stable")
+    return sorted(apart[:MOST_CLASSES].tolist())
 
 
 def left_out(comparison: Comparison) -> list[str]:

@@ -26,7 +26,7 @@ class Classifier(PythonModel):
         self.class_names = json.loads(Path(context.artifacts["class_names"]).read_text(encoding="utf-8"))
 
     def predict(self, context, model_input, params=None):  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The class of each image, uint8 (n, 28, 28), and the probability of every class."""
+        """The class of each image, uint8 (n, height, width[, 3]), and the probability of every class."""
         images = np.asarray(model_input)
         if np.max(images, initial=0) <= 1:  # divided by 255, and made whole numbers by MLflow
             raise MlflowException.invalid_parameter_value("No pixel is above 1: send raw pixels, from 0 to 255.")

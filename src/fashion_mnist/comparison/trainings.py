@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fashion_mnist.data.dataset import CLASS_NAMES, Card
+from fashion_mnist.data.dataset import CLASS_NAMES, title_of
 from fashion_mnist.errors import UserError, progress
 from fashion_mnist.evaluation.metrics import confusion
 from fashion_mnist.evaluation.predictions import Predictions
@@ -39,6 +39,7 @@ class Training:
     experiment: str = ""
     right: np.ndarray = field(default_factory=lambda: np.empty(0, bool))  # which test images it gets right, (images,)
     counts: np.ndarray = field(default_factory=lambda: np.empty(0, int))  # the confusion matrix
+    class_names: Sequence[str] = CLASS_NAMES
 
 
 class Tested(NamedTuple):
@@ -49,11 +50,12 @@ class Tested(NamedTuple):
     labels: np.ndarray  # (n,)
     of_truth: np.ndarray  # the truth's probability, summed over the trainings, (n,)
     votes: np.ndarray  # how many trainings took an image for each class, (n, classes)
+    class_names: Sequence[str] = CLASS_NAMES
 
     @property
     def title(self) -> str:
         """The dataset's name for titles."""
-        return Card(self.dataset, "", "", CLASS_NAMES, {}).title
+        return title_of(self.dataset)
 
 
 def with_predictions(
@@ -74,7 +76,8 @@ def with_predictions(
             labels, predicted, probabilities = training.predictions()
             if tested is None:
                 dataset, digest = training.tags["dataset"], training.tags.get("dataset_digest", "")
-                tested = Tested(dataset, digest, labels, np.zeros(len(labels)), np.zeros(probabilities.shape, int))
+                empty = np.zeros(len(labels)), np.zeros(probabilities.shape, int)
+                tested = Tested(dataset, digest, labels, *empty, training.class_names)
             if not np.array_equal(labels, tested.labels):
                 raise UserError("it was tested on other images")
         except UserError as error:

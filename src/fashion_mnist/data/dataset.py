@@ -1,7 +1,13 @@
-"""The dataset: load, verify, split, digest. Images are uint8 of shape (n, 28, 28), labels uint8 of shape (n,)."""
+"""The dataset: load, verify, split, digest.
+
+Images are uint8, grey of shape (n, height, width) or coloured of shape (n, height, width, 3); Fashion-MNIST's are grey,
+28 x 28. Labels, of shape (n,), count from 0: uint8, or uint16 of more than 256 classes.
+"""
 
 import hashlib
 import json
+import zipfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +22,16 @@ CLASS_NAMES = (
 )  # fmt: skip
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 CARD = "dataset.json"
+LARGEST_CARD = 1 << 22  # bytes
+MOST_CLASSES = 1000
+DARK = 16  # of 255: twelve bits in sixteen look so, and numbers from 0 to 1
 SAMPLES = "samples.png"
 
 Arrays = dict[str, np.ndarray]
 
 
 class Split(NamedTuple):
-    """Images, uint8 (n, 28, 28), and their labels, uint8 (n,)."""
+    """Images and their labels."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -50,18 +59,54 @@ class Card:
 
     @property
     def title(self) -> str:
-        """The dataset's name for titles and tables; nothing but the official images is called Fashion-MNIST."""
-        return {
-            "fashion_mnist": "Fashion-MNIST",
-            "tfds": "Fashion-MNIST (TensorFlow Datasets)",
-            "synthetic": "synthetic garments (not Fashion-MNIST)",
-        }.get(self.name, f"{self.name} (not Fashion-MNIST)")
+        return title_of(self.name)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Height and width of its images, and 3 where they have colours."""
+        return tuple(self.files["train_images.npy"]["shape"][1:])
+
+    @property
+    def of_garments(self) -> bool:
+        """Whether a model knows its classes without being told: those of Fashion-MNIST."""
+        return self.class_names == CLASS_NAMES and self.image_shape == (28, 28)
+
+
+def title_of(name: str) -> str:
+    """A dataset's name for titles and tables; nothing but the official images is called Fashion-MNIST."""
+    return {
+        "fashion_mnist": "Fashion-MNIST",
+        "tfds": "Fashion-MNIST (TensorFlow Datasets)",
+        "tfds_unofficial": "tfds_unofficial (not Fashion-MNIST)",
+        "synthetic": "synthetic garments (not Fashion-MNIST)",
+    }.get(name, name)
+
+
+def card_of(text: str | bytes) -> Card:
+    """The card that `Card.text` wrote; raises ValueError, KeyError or TypeError if it is none."""
+    content = json.loads(text)
+    return Card(**{**content, "class_names": tuple(content["class_names"])})
+
+
+def card_in(model: Path) -> Card | None:
+    """The card that a model's file carries; None if it has none, and so is of garments.
+
+    The file may come from anywhere. Raises UserError if it is no file of a model.
+    """
+    try:
+        with zipfile.ZipFile(model) as archive:
+            if CARD not in archive.namelist():
+                return None
+            if archive.getinfo(CARD).file_size > LARGEST_CARD:
+                raise ValueError("its card is too large")
+            return card_of(archive.read(CARD))
+    except Exception as error:  # damage comes up as anything, from struct.error to RecursionError
+        raise UserError(f"{model} is not a Keras model ({error}); train it again.") from error
 
 
 def read_card(folder: Path) -> Card:
     try:
-        content = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        return Card(**{**content, "class_names": tuple(content["class_names"])})
+        return card_of((folder / CARD).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"there is no dataset in {folder}; python -m fashion_mnist.fetch prepares it.") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -77,7 +122,7 @@ class Dataset:
 
     folder: Path
     card: Card
-    kept: int  # how many training images are kept for validation
+    kept: float  # how many training images are kept for validation, or which share of them
 
     @cached_property
     def parts(self) -> tuple[Split, Split]:
@@ -85,9 +130,7 @@ class Dataset:
         images, labels = (load_part(self.folder, self.card, f"train_{part}") for part in ("images", "labels"))
         if self.kept == 0:
             return Split(images, labels), Split(images[:0], labels[:0])
-        if self.kept >= len(labels):
-            raise UserError(f"data.validation={self.kept} leaves nothing of the {len(labels)} images to learn from.")
-        chosen = stratified(labels, self.kept)
+        chosen = set_aside(labels, self.kept, "data.validation", self.card.class_names)
         return Split(images[~chosen], labels[~chosen]), Split(images[chosen], labels[chosen])
 
     @property
@@ -105,8 +148,8 @@ class Dataset:
         return Split(*(load_part(self.folder, self.card, f"test_{part}") for part in ("images", "labels")))
 
 
-def read_dataset(folder: Path, validation: int = 0) -> Dataset:
-    """The prepared dataset in a folder, with so many training images kept for validation."""
+def read_dataset(folder: Path, validation: float = 0) -> Dataset:
+    """The prepared dataset in a folder, with so many training images, or such a share, kept for validation."""
     return Dataset(folder, read_card(folder), validation)
 
 
@@ -135,12 +178,60 @@ def load_part(folder: Path, card: Card, part: str) -> np.ndarray:
         raise UserError(f"{file} cannot be read; delete {folder} and run python -m fashion_mnist.fetch.") from error
 
 
-def stratified(labels: np.ndarray, count: int) -> np.ndarray:
+def check_classes(class_names: Sequence[str]) -> None:
+    """Refuses what is no classification, or one of more classes than anything here was made for."""
+    if not 2 <= len(class_names) <= MOST_CLASSES:
+        raise UserError(f"a dataset has 2 to {MOST_CLASSES:,} classes; this one has {len(class_names):,}.")
+
+
+def check_arrays(arrays: Arrays, class_names: Sequence[str]) -> None:
+    """Refuses images that are all but black, and classes without an image to learn from, or to be tested with."""
+    brightest = int(arrays["train_images"].max(initial=0))
+    if brightest < DARK:
+        raise UserError(
+            f"no pixel of the training images is above {brightest} of 255, so they are all but black; "
+            "give bytes from 0 to 255."
+        )
+    for part in ("train", "test"):
+        counts = np.bincount(arrays[f"{part}_labels"], minlength=len(class_names))
+        if not counts.all():
+            raise UserError(f"the class {class_names[int(counts.argmin())]!r} has no {part} images.")
+
+
+def in_parts(images: np.ndarray, labels: np.ndarray, of_test: np.ndarray) -> Arrays:
+    """The four arrays; `of_test`, bool (n,), says which images are for the test."""
+    return dict(zip(PARTS, (images[~of_test], labels[~of_test], images[of_test], labels[of_test]), strict=True))
+
+
+def set_aside(labels: np.ndarray, wanted: float, key: str, class_names: Sequence[str], seed: int = 0) -> np.ndarray:
+    """A mask, bool (n,), of so many labels, or of such a share of them, with each class in proportion.
+
+    Raises:
+        UserError: nothing is left, or a class has too few images to be on both sides; `key` says how many are wanted.
+    """
+    count = round(wanted * len(labels)) if wanted < 1 else int(wanted)
+    if count >= len(labels):
+        raise UserError(f"{key}={wanted} leaves nothing of the {len(labels)} images to learn from.")
+    chosen = stratified(labels, count, seed)
+    sizes = np.bincount(labels, minlength=len(class_names))
+    aside = np.bincount(labels[chosen], minlength=len(class_names))
+    for part in (aside, sizes - aside):
+        if part.all() or part.sum() < len(class_names):  # who wants so few images does not want them of every class
+            continue
+        label = int(part.argmin())
+        raise UserError(
+            f"{key}={wanted} needs images of every class on both sides, and {class_names[label]!r} has "
+            f"{sizes[label]}: add some, leave the class out, or choose another {key}."
+        )
+    return chosen
+
+
+def stratified(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     """A mask, bool (n,), of `count` labels with each class in proportion.
 
     Always the same ones, so that runs can be compared.
     """
-    order = np.random.default_rng(0).permutation(len(labels))
+    order = np.random.default_rng(seed).permutation(len(labels))
     classes, sizes = np.unique(labels, return_counts=True)
     shares, remainders = np.divmod(count * sizes, len(labels))
     shares[np.argsort(-remainders, kind="stable")[: count - shares.sum()]] += 1  # the largest remainders round up

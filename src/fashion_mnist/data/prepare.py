@@ -3,7 +3,8 @@
 import contextlib
 import errno
 import hashlib
-import io
+import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from fashion_mnist.data.dataset import (
     Card,
     Dataset,
     Split,
+    check_arrays,
     intact_card,
     read_card,
     read_dataset,
@@ -28,10 +30,13 @@ from fashion_mnist.data.dataset import (
 from fashion_mnist.data.official import DIGEST, HOME, LICENSE, official_arrays
 from fashion_mnist.data.synthetic import generate
 from fashion_mnist.errors import SourceUnavailableError, UserError, say, terminal
-from fashion_mnist.files import alone_in, tidy, workplace, write_figure
+from fashion_mnist.files import alone_in, shorter, tidy, workplace, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+ROWS, MOST_SHOWN = 20, 100  # classes on the sheet of samples: one above the other, and altogether
+TAKEN = ("fashion_mnist", "synthetic", "auto", "tfds", "tfds_unofficial")  # names of datasets that are not one's own
 
 
 def prepare(config: DataConfig, root: str | Path) -> Dataset:
@@ -42,11 +47,17 @@ def prepare(config: DataConfig, root: str | Path) -> Dataset:
     Raises:
         UserError: the dataset cannot be had.
     """
-    prepare_source = {"synthetic": prepare_synthetic, "tfds": prepare_tfds}.get(config.name, prepare_official)
+    of_other_sources = {
+        "synthetic": prepare_synthetic,
+        "tfds": prepare_tfds,
+        "images": prepare_images,
+        "npz": prepare_npz,
+    }
+    prepare_source = of_other_sources.get(config.source, prepare_official)
     try:
         folder = prepare_source(config, Path(root))
     except SourceUnavailableError as error:
-        if config.name != "auto":
+        if config.source != "auto":
             raise
         reason = str(error).partition(";")[0]  # not the ways out, of which this is one
         text = f"{reason}.\n\nDrawn garments are used instead. Their accuracies say nothing about Fashion-MNIST."
@@ -57,14 +68,95 @@ def prepare(config: DataConfig, root: str | Path) -> Dataset:
 
 def prepare_official(config: DataConfig, root: Path) -> Path:
     about = {"name": "fashion_mnist", "source": HOME, "license": LICENSE, "class_names": CLASS_NAMES}
-    return keep_or_make(root / "fashion_mnist", {**about, "digest": DIGEST}, lambda: (official_arrays(config), about))
+    return keep_or_make(
+        root / "fashion_mnist",
+        lambda card: all(getattr(card, key) == value for key, value in {**about, "digest": DIGEST}.items()),
+        lambda: (official_arrays(config), about),
+    )
 
 
 def prepare_tfds(config: DataConfig, root: Path) -> Path:
-    from fashion_mnist.data.tfds import tfds_arrays
+    from fashion_mnist.data import tfds
 
-    # Other images may have come from another data.dir.
-    return keep_or_make(root / "tfds", {"name": "tfds"}, lambda: tfds_arrays(config))
+    name = "tfds" if config.dataset == tfds.DEFAULT else name_of(config, config.dataset)
+
+    def is_wanted(card: Card) -> bool:  # of Fashion-MNIST, other images may have come from another data.dir
+        full_name = card.source.removeprefix("tensorflow_datasets: ").partition(" ")[0]
+        same = full_name.startswith(f"{config.dataset}/") and card.source == tfds.source_of(full_name, config)
+        return same and card.name == name
+
+    def make() -> tuple[Arrays, dict[str, Any]]:
+        arrays, about = tfds.tfds_arrays(config)
+        return checked(arrays, {"name": name, **about})
+
+    return keep_or_make(root / name, is_wanted, make)
+
+
+def prepare_images(config: DataConfig, root: Path) -> Path:
+    """Pictures or settings that have changed replace what lies there."""
+    if config.dir is None:
+        return prepared_before(config, root, "a folder with a folder of pictures for each class: data.dir=FOLDER")
+    from fashion_mnist.data import images
+
+    name = name_of(config, Path(config.dir).expanduser().resolve().name)
+    folder = images.find(config)
+    digest = images.digest_of(folder, root / f".{name}.json")
+    settings = ", ".join(f"{key}={getattr(config, key)}" for key in images.SETTINGS)
+    about = {
+        "name": name,
+        "source": f"fashion_mnist.images: {len(folder.files)} files, digest {digest}, {settings}",
+        "license": "not stated",
+        "class_names": folder.class_names,
+    }
+    return keep_or_make(
+        root / name,
+        lambda card: card.name == name and card.source == about["source"],
+        lambda: checked(images.image_arrays(folder, config), about),
+    )
+
+
+def prepare_npz(config: DataConfig, root: Path) -> Path:
+    """Another file, or other names of classes, replace what lies there."""
+    if config.file is None:
+        return prepared_before(config, root, "a file: data.file=FILE.npz")
+    from fashion_mnist.data.npz import npz_arrays
+
+    file = Path(config.file).expanduser()
+    name = name_of(config, file.stem)
+    try:
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise UserError(f"cannot read {file} ({error.strerror}); data.file=FILE names an .npz file.") from error
+    names = ",".join(config.class_names or ()) or None
+    source = f"fashion_mnist.npz: digest {digest}, class_names={names}"
+
+    def make() -> tuple[Arrays, dict[str, Any]]:
+        arrays, class_names = npz_arrays(file, config)
+        return checked(arrays, {"name": name, "source": source, "license": "not stated", "class_names": class_names})
+
+    return keep_or_make(root / name, lambda card: card.name == name and card.source == source, make)
+
+
+def prepared_before(config: DataConfig, root: Path, what: str) -> Path:
+    """What was prepared under this name, where only that is named; `what` else must be."""
+    if config.name and config.name not in TAKEN and intact_card(root / config.name):
+        return root / config.name
+    raise UserError(f"data={config.source} needs {what}.")
+
+
+def name_of(config: DataConfig, found: str) -> str:
+    """What a dataset is called here: as is configured, or as it is `found`, in letters that files may be named with."""
+    plain = unicodedata.normalize("NFKD", found).encode("ascii", "ignore").decode()
+    name = config.name or re.sub(r"[^\w.-]+", "_", plain).strip("_.-")[:100] or config.source
+    if name in TAKEN:
+        raise UserError(f"{name} is the name of another dataset: give this one its own, data.name=...")
+    return name
+
+
+def checked(arrays: Arrays, about: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+    check_arrays(arrays, about["class_names"])
+    return arrays, about
 
 
 def prepare_synthetic(config: DataConfig, root: Path) -> Path:
@@ -77,18 +169,20 @@ def prepare_synthetic(config: DataConfig, root: Path) -> Path:
         drawn = (*generate(train, seed, "train"), *generate(test, seed, "test"))
         return dict(zip(PARTS, drawn, strict=True)), about
 
-    return keep_or_make(root / "synthetic", about, make)
+    return keep_or_make(root / "synthetic", lambda card: (card.name, card.source) == ("synthetic", source), make)
 
 
-def keep_or_make(folder: Path, wanted: dict[str, Any], make: Callable[[], tuple[Arrays, dict[str, Any]]]) -> Path:
-    """Keeps a prepared dataset that is unharmed, and whose card says what is wanted; otherwise makes it.
+def keep_or_make(
+    folder: Path, is_wanted: Callable[[Card], bool], make: Callable[[], tuple[Arrays, dict[str, Any]]]
+) -> Path:
+    """Keeps a prepared dataset that is unharmed, and whose card is the one that is wanted; otherwise makes it.
 
     It says so if there was another one. `make` gives the arrays, and what the card says of them.
     """
 
     def is_ready() -> bool:
         card = intact_card(folder)
-        return card is not None and all(getattr(card, key) == value for key, value in wanted.items())
+        return card is not None and is_wanted(card)
 
     if is_ready():
         tidy(folder.parent)
@@ -130,31 +224,37 @@ def write_files(folder: Path, arrays: Arrays, about: dict[str, Any]) -> None:
     """The same data gives the same bytes."""
     files = {}
     for part in PARTS:
-        buffer = io.BytesIO()
-        np.save(buffer, arrays[part])
-        content = buffer.getbuffer()
-        (folder / f"{part}.npy").write_bytes(content)
-        files[f"{part}.npy"] = {"sha256": hashlib.sha256(content).hexdigest(), "shape": list(arrays[part].shape)}
+        with (folder / f"{part}.npy").open("wb+") as opened:
+            np.save(opened, np.ascontiguousarray(arrays[part]))
+            opened.seek(0)
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        files[f"{part}.npy"] = {"sha256": digest, "shape": list(arrays[part].shape)}
     card = Card(**about, files=files)
     (folder / CARD).write_text(card.text, encoding="utf-8")
     training = Split(arrays["train_images"], arrays["train_labels"])
     write_figure(samples(training, card.class_names, card.title), folder / SAMPLES)
 
 
-def samples(split: Split, class_names: Sequence[str], title: str, columns: int = 12) -> "Figure":
-    """A sheet of the first images of each class, a row a class."""
+def samples(split: Split, class_names: Sequence[str], title: str) -> "Figure":
+    """A sheet of the first images of each class, and how many there are where that differs; of at most 100 classes."""
     from matplotlib.figure import Figure  # which takes half a second
 
-    figure = Figure(figsize=(columns * 0.62 + 1.3, len(class_names) * 0.62 + 0.5), layout="constrained")
-    grid = figure.subplots(len(class_names), columns, gridspec_kw={"wspace": 0, "hspace": 0})
-    for label, row in enumerate(grid):
-        chosen = np.flatnonzero(split.labels == label)[:columns]
-        for axes in row:
+    counts, shown = np.bincount(split.labels, minlength=len(class_names)), min(len(class_names), MOST_SHOWN)
+    blocks = -(-shown // ROWS)  # side by side
+    rows, columns = -(-shown // blocks), 12 if blocks == 1 else 5
+    figure = Figure(figsize=(blocks * (columns * 0.62 + 1.3), rows * 0.62 + 0.5), layout="constrained")
+    for block, part in enumerate(figure.subfigures(1, blocks, squeeze=False)[0] if blocks > 1 else [figure]):
+        grid = part.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": 0, "hspace": 0})
+        for axes in grid.flat:
             axes.set_axis_off()
-        for axes, index in zip(row, chosen, strict=False):
-            axes.imshow(split.images[index], cmap="gray", vmin=0, vmax=255)
-        row[0].text(-0.15, 0.5, class_names[label], transform=row[0].transAxes, ha="right", va="center", fontsize=9)
-    figure.suptitle(f"{title}: the first {columns} training images of each class", fontsize=11)
+        for label, row in zip(range(block * rows, min((block + 1) * rows, shown)), grid, strict=False):
+            for axes, index in zip(row, np.flatnonzero(split.labels == label)[:columns], strict=False):
+                axes.imshow(split.images[index], cmap="gray", vmin=0, vmax=255)
+            name = shorter(class_names[label]) + (f"\n{counts[label]:,}" if np.ptp(counts) > 1 else "")
+            style: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 9, "parse_math": False}
+            row[0].text(-0.15, 0.5, name, transform=row[0].transAxes, **style)
+    of = "each class" if shown == len(class_names) else f"the first {shown} of {len(class_names):,} classes"
+    figure.suptitle(f"{title}: the first {columns} training images of {of}", fontsize=11)
     return figure
 
 

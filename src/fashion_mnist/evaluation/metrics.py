@@ -68,7 +68,7 @@ def per_class_table(counts: np.ndarray, class_names: Sequence[str]) -> list[dict
 def prediction_costs(model: "keras.Model", images: np.ndarray) -> dict[str, float]:
     """The costs as metrics for MLflow, which shows what begins with `system/` on a page of its own.
 
-    The time is that of a batch of images, uint8 (n, 28, 28), divided by their number.
+    The time is that of a batch of images, uint8, divided by their number.
     """
     seconds = []
     for _ in range(REPEATS):
@@ -87,7 +87,8 @@ def flops_per_image(model: "keras.Model") -> int:
     import tensorflow as tf
 
     profiler = tf.compat.v1.profiler
-    graph = tf.function(model).get_concrete_function(tf.TensorSpec((1, 28, 28), tf.uint8), training=False).graph
+    image = tf.TensorSpec((1, *model.input_shape[1:]), tf.uint8)
+    graph = tf.function(model).get_concrete_function(image, training=False).graph
     options = {**profiler.ProfileOptionBuilder.float_operation(), "output": "none"}
     logger = tf.get_logger()
     level = logger.level

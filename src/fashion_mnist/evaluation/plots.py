@@ -1,27 +1,40 @@
 """Pictures, made with matplotlib's objects and no global state; each function returns a figure."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from fashion_mnist.files import shorter
+
+MOST_NAMED, MOST_COUNTED = 100, 60  # classes whose names, and whose counts, one can read in a confusion matrix
 RIGHT, WRONG = "tab:blue", "tab:red"  # as in the tutorials: blue titles for right predictions, red for wrong ones
 
 
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
-    """How often images of each class (row) were taken for each class (column): `counts`, int (classes, classes)."""
-    figure = Figure(figsize=(7.4, 6.4), layout="constrained")
+    """How often images of each class (row) were taken for each class (column): `counts`, int (classes, classes).
+
+    It grows with the classes; of very many, only every so many has its name, and none its counts.
+    """
+    classes = len(class_names)
+    larger = min(max(1.0, classes / 14), 3.0)
+    figure = Figure(figsize=(7.4 * larger, 6.4 * larger), layout="constrained")
     axes = figure.subplots()
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     # The diagonal outshines everything on a linear scale, so the colour is the square root of the share.
     shade = np.sqrt(share)
     axes.imshow(shade, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
-        if count:
+        if count and classes <= MOST_COUNTED:
             color = "white" if shade[row, column] > 0.6 else "black"
             axes.text(column, row, str(count), ha="center", va="center", fontsize=8, color=color)
-    axes.set_xticks(range(len(class_names)), class_names, rotation=40, ha="right")
-    axes.set_yticks(range(len(class_names)), class_names)
+    each = -(-classes // MOST_NAMED)
+    named = [shorter(name) for name in class_names[::each]]
+    steep = {"rotation": 40, "ha": "right"} if classes <= 30 else {"rotation": 90}
+    style: dict[str, Any] = {"parse_math": False} | ({} if classes <= 30 else {"fontsize": 8})
+    axes.set_xticks(range(0, classes, each), named, **steep, **style)
+    axes.set_yticks(range(0, classes, each), named, **style)
     axes.set(xlabel="predicted", ylabel="actual")
     axes.set_title(title, fontsize=11)
     return figure
@@ -32,8 +45,9 @@ def predictions(
 ) -> Figure:
     """The first thirty images with what the model takes them for, and below them the next ten that it gets wrong.
 
-    Images are uint8 (n, 28, 28), labels uint8 (n,), and probabilities float (n, classes).
+    Images are uint8 (n, height, width[, 3]), labels whole numbers (n,), and probabilities float (n, classes).
     """
+    class_names = [shorter(name) for name in class_names]
     predicted = probabilities.argmax(axis=1)
     mistakes = np.flatnonzero(predicted != labels)
     shown = [*range(min(30, len(predicted))), *mistakes[mistakes >= 30][:10]]
@@ -47,7 +61,7 @@ def predictions(
 
 
 def sheet(images: np.ndarray, titles: Sequence[str], heading: str = "", colors: Sequence[str] = ()) -> Figure:
-    """Images, uint8 (n, 28, 28), in rows of ten, each below its title.
+    """Images, uint8 (n, height, width[, 3]), in rows of ten, each below its title.
 
     As many are shown as there are titles, and at most forty. The colors are those of the titles, or else black.
     """
@@ -64,7 +78,8 @@ def sheet(images: np.ndarray, titles: Sequence[str], heading: str = "", colors: 
     for index, (image, title) in enumerate(zip(images, titles, strict=False)):
         above, left = index // columns * height + space / cell, index % columns
         axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(left + 0.06, left + 0.94, above + 0.94, above + 0.06))
-        style = {"fontsize": 8, "color": colors[index] if colors else "black", "linespacing": 0.95}
+        color = colors[index] if colors else "black"
+        style: dict[str, Any] = {"fontsize": 8, "color": color, "linespacing": 0.95, "parse_math": False}
         axes.text(left + 0.5, above, title, ha="center", va="bottom", **style)
     axes.set(xlim=(0, columns), ylim=(rows * height, 0), aspect="auto")
     return figure

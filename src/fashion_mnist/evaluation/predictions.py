@@ -10,13 +10,14 @@ import numpy as np
 from fashion_mnist.errors import UserError
 from fashion_mnist.files import complete
 
-LARGEST = 1 << 25  # bytes of one array of predictions; a million probabilities of ten classes take 20 MB
-KINDS = {"labels": "u1", "predicted": "u1", "probabilities": "f2"}  # of what an archive must hold, in NumPy's letters
+LARGEST = 1 << 28  # bytes of one array of predictions; those of a thousand classes for 100,000 images take 200 MB
+# Of what an archive must hold, in NumPy's letters; more than 256 classes take two bytes.
+KINDS = {"labels": ("u1", "u2"), "predicted": ("u1", "u2"), "probabilities": ("f2",)}
 
 
 class Predictions(NamedTuple):
-    labels: np.ndarray  # the truth, uint8 (n,)
-    predicted: np.ndarray  # uint8 (n,)
+    labels: np.ndarray  # the truth, uint8 (n,), or uint16 of more than 256 classes
+    predicted: np.ndarray  # of the same type
     probabilities: np.ndarray  # float16 (n, classes)
 
 
@@ -25,8 +26,9 @@ def write_predictions(file: Path, labels: np.ndarray, probabilities: np.ndarray)
 
     The probabilities are kept as float16, and the most probable class beside them, since rounding can make two equal.
     """
+    kind = np.uint8 if probabilities.shape[1] <= 256 else np.uint16
     predicted = probabilities.argmax(axis=1)
-    kept = Predictions(labels.astype(np.uint8), predicted.astype(np.uint8), probabilities.astype(np.float16))
+    kept = Predictions(labels.astype(kind), predicted.astype(kind), probabilities.astype(np.float16))
     with complete(file) as partial:
         np.savez_compressed(partial, allow_pickle=False, **kept._asdict())
 
@@ -42,7 +44,7 @@ def read_predictions(file: Path) -> Predictions:
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            labels, predicted, probabilities = (read_array(archive, name, kind) for name, kind in KINDS.items())
+            labels, predicted, probabilities = (read_array(archive, name, kinds) for name, kinds in KINDS.items())
         if not labels.shape == predicted.shape == probabilities.shape[:1] or probabilities.ndim != 2:
             raise ValueError("its arrays do not belong together")
     except FileNotFoundError:
@@ -52,7 +54,7 @@ def read_predictions(file: Path) -> Predictions:
     return Predictions(labels, predicted, probabilities)
 
 
-def read_array(archive: zipfile.ZipFile, name: str, kind: str) -> np.ndarray:
+def read_array(archive: zipfile.ZipFile, name: str, kinds: tuple[str, ...]) -> np.ndarray:
     """Reads one array; `np.load` would allocate whatever its header announces, so that is looked at first.
 
     Raises:
@@ -63,7 +65,7 @@ def read_array(archive: zipfile.ZipFile, name: str, kind: str) -> np.ndarray:
         version = np.lib.format.read_magic(member)
         shape, _, dtype = np.lib.format.read_array_header_1_0(member)
         announced = member.tell() + math.prod(shape) * dtype.itemsize
-    if version != (1, 0) or dtype != kind or not announced == entry.file_size <= LARGEST:
+    if version != (1, 0) or dtype.str[1:] not in kinds or not announced == entry.file_size <= LARGEST:
         raise ValueError(f"{name} is not what it should be")
     with archive.open(entry) as member:
         return np.load(member, allow_pickle=False)

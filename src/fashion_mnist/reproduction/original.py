@@ -84,8 +84,7 @@ def configuration(client: "MlflowClient", run: "Run", config: ReproduceConfig) -
         for group, option in {"augment": "none", "trainer": "default"}.items():  # for keys younger than the run
             content[group] = {**example_of(group, option), **content.get(group, {})}
         content["trainer"]["resume"] = "auto"
-        here = config.data if dataset != "tfds" or config.data.name == "tfds" else DataConfig(dataset, 0)
-        content["data"] |= {"name": dataset, "dir": here.dir, "mirrors": here.mirrors, "timeout": here.timeout}
+        content["data"] |= places_of_data(content["data"], config.data, dataset)
         content["data_root"] = config.data_root
         content["output_dir"] = config.output_dir or f"outputs/reproduced/{run.info.run_id}"
         options = {group: option_of(content[group], group, run.info.run_id) for group in ("model", "optimizer")}
@@ -102,6 +101,15 @@ def configuration(client: "MlflowClient", run: "Run", config: ReproduceConfig) -
         raise UserError(f"config.yaml of run {run.info.run_id} cannot be read ({reason_of(error)}).") from error
     settings.overrides = typed(client, run)
     return settings
+
+
+def places_of_data(there: dict[str, Any], here: DataConfig, dataset: str) -> dict[str, Any]:
+    """Where the images of a run lie here; one's own and those of a catalogue where they did, unless that is said."""
+    source = there.get("source") or dataset.removesuffix("_unofficial")  # older runs have the dataset's name alone
+    if source in ("images", "npz", "tfds") and here.source != source:
+        here = DataConfig(source, 0, dir=there.get("dir"), file=there.get("file"))
+    places = {"dir": here.dir, "file": here.file, "mirrors": here.mirrors, "timeout": here.timeout}
+    return {"source": source, "name": dataset, **places}
 
 
 def typed(client: "MlflowClient", run: "Run") -> list[str]:
@@ -172,7 +180,7 @@ def with_own_code(client: "MlflowClient", run: "Run", settings: Config) -> str:
                 "MLFLOW_EXPERIMENT_ID": run.info.experiment_id,
                 "MLFLOW_EXPERIMENT_NAME": settings.tracking.experiment,
             }
-            if settings.data.dir:
+            if settings.data.dir and settings.data.source == "fashion_mnist":
                 environment["FASHION_MNIST_DIR"] = str(Path(settings.data.dir).absolute())
             command = [sys.executable, "-m", module, *typed(client, run), *places(settings, tree)]
             if wait_for(subprocess.Popen(command, env=environment)):
@@ -189,6 +197,9 @@ def with_own_code(client: "MlflowClient", run: "Run", settings: Config) -> str:
 def places(settings: Config, tree: Path) -> list[str]:
     """Overrides that say where the data lies and results go, for the code in a folder."""
     overrides = [f"data_root='{settings.data_root}'", f"output_dir='{settings.output_dir}'", "hydra.mode=RUN"]
+    own = {"images": "dir", "npz": "file"}.get(settings.data.source, "")
+    if own and (place := getattr(settings.data, own)):
+        overrides.append(f"data.{own}='{Path(place).absolute()}'")
     if "resume:" in (tree / "conf/trainer/default.yaml").read_text(encoding="utf-8"):
         overrides.append("trainer.resume=never")  # the run is a new one, and an interrupted one is not it
     return overrides

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Dataset, Run
 
+MADE_OF = {  # keys that decide what images a source gives
+    "synthetic": ("train_images", "test_images", "drawing_seed"),
+    "images": ("side", "channels", "test", "drawing_seed", "skip_damaged"),
+}
 UNSAID = ("model", "data", "name", "data_root", "output_dir", "resume", "skip_finished")  # in the names of runs
 
 
@@ -68,8 +72,8 @@ def dataset_of(card: Card) -> "Dataset":
 def params(config: Config) -> dict[str, str]:
     """The flattened configuration, without what cannot matter to the result: places, addresses, names of runs."""
     content = config.composed()
-    drawn = ("train_images", "test_images", "drawing_seed") if config.data.name in ("synthetic", "auto") else ()
-    content["data"] = {key: content["data"][key] for key in ("name", "validation", *drawn)}
+    kept = ("name", "validation", *MADE_OF.get(config.data.source, ()))
+    content["data"] = {key: content["data"][key] for key in kept}
     found = flat({key: content[key] for key in ("data", "augment", "model", "optimizer", "trainer", "seed")})
     del found["model._target_"], found["trainer.resume"]  # which the model's name tells, and which changes nothing
     return found | {"optimizer": found.pop("optimizer._target_").rpartition(".")[2].lower()}

@@ -27,7 +27,8 @@ CODE = ("data", "evaluate.py", "evaluation", "files.py", "models.py", "train.py"
 FILES = ("src", "conf", "uv.lock")  # of the checkout; kept as a patch where they are not committed
 SECTIONS = ("augment", "model", "optimizer", "trainer")  # of the configuration; with them the seed and data.validation
 ELSEWHERE = (  # overrides that say where and how something lies, not what it is
-    "tracking.", "output_dir=", "data_root=", "data.dir=", "data.mirrors=", "data.timeout=", "trainer.resume=",
+    "tracking.", "output_dir=", "data_root=", "data.dir=", "data.file=", "data.mirrors=", "data.timeout=",
+    "trainer.resume=",
 )  # fmt: skip
 ORIGIN = {  # tags, and what they are called when two runs are set beside one another
     "git_commit": "commit",
@@ -93,6 +94,8 @@ def config_digest(config: Config) -> str:
     relevant = {key: content[key] for key in (*SECTIONS, "seed")}
     relevant["validation"] = config.data.validation
     del relevant["trainer"]["resume"]
+    if relevant["trainer"]["class_weight"] is None:
+        del relevant["trainer"]["class_weight"]  # which older runs do not know
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
 

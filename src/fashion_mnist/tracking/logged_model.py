@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fashion_mnist.data.dataset import CARD, Card, card_of
 from fashion_mnist.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,10 +18,10 @@ NAME = "model"  # in a run: runs:/<id>/model
 SOURCE = ("mlflow.source.", "mlflow.user")  # the tags that say who logged it, and from where
 
 
-def save_model(model: "keras.Model", folder: Path, digest: str, examples: np.ndarray) -> None:
+def save_model(model: "keras.Model", folder: Path, digest: str, examples: np.ndarray, card: Card) -> None:
     """Writes a model as MLflow keeps it into a new folder, to be loaded with `mlflow.pyfunc` or `mlflow.tensorflow`.
 
-    The model takes uint8 (n, 28, 28), such as the examples, and gives float32 (n, 10); the digest is its own file's.
+    The model takes images, uint8, such as the examples, and gives float32 (n, classes); the digest is its own file's.
     """
     import keras
     from mlflow import tensorflow
@@ -32,16 +33,32 @@ def save_model(model: "keras.Model", folder: Path, digest: str, examples: np.nda
         tensorflow.save_model(
             model,
             folder,
-            mlflow_model=Model(metadata={"model_digest": digest}),
+            mlflow_model=Model(metadata=metadata_of(digest, card)),
             signature=ModelSignature(
-                Schema([TensorSpec(np.dtype(np.uint8), (-1, 28, 28))]),
-                Schema([TensorSpec(np.dtype(np.float32), (-1, 10))]),
+                Schema([TensorSpec(np.dtype(np.uint8), (-1, *card.image_shape))]),
+                Schema([TensorSpec(np.dtype(np.float32), (-1, len(card.class_names)))]),
             ),
             input_example=examples,
             pip_requirements=requirements(),
         )
     finally:
         keras.config.enable_interactive_logging()
+
+
+def metadata_of(digest: str, card: Card | None) -> dict[str, str]:
+    """What MLflow keeps of a model beside its file: the digest, and the dataset's card where that file has it."""
+    return {"model_digest": digest} | ({CARD: card.text} if card and not card.of_garments else {})
+
+
+def card_with(file: Path) -> Card | None:
+    """The card that MLflow has kept with a model whose Keras file was downloaded; None if it is of garments."""
+    from mlflow.models import Model
+
+    for folder in file.parents:
+        if (folder / "MLmodel").is_file():
+            text = (Model.load(folder).metadata or {}).get(CARD)
+            return card_of(text) if text else None
+    return None
 
 
 def log_model(client: "MlflowClient", run_id: str, folder: Path) -> None:

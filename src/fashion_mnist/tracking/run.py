@@ -39,8 +39,9 @@ def ready(config: Config) -> Dataset:
     catch_up(config.tracking)
     config.make_folders()
     dataset = prepare(config.data, config.data_root)
-    if config.data.name == "auto":
-        config.data.name = dataset.card.name  # decided once
+    config.data.name = dataset.card.name
+    if config.data.source == "auto":
+        config.data.source = dataset.card.name  # decided once
     if config.trainer.precision == "auto":
         config.trainer.precision = faster_precision()  # as well, and recorded
     return dataset
@@ -62,7 +63,8 @@ def opened(config: Config, dataset: Dataset) -> Iterator[tuple["keras.Model", Ou
         from fashion_mnist.training.build import build
 
         checkpoint.read(lineage.origin())
-        model = build(config)  # what cannot be built leaves no run behind
+        card = dataset.card
+        model = build(config, card.image_shape, len(card.class_names))  # what cannot be built leaves no run behind
         tags = lineage.tags(config, dataset.card)
         client = store.connect(config.tracking)
         run = run_of(client, config, tags, checkpoint)

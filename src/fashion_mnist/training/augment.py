@@ -1,7 +1,7 @@
 """Augmentation: random changes to training images, as pure Keras layers that do nothing at inference.
 
-Each takes and gives raw pixels, uint8 (n, 28, 28), and draws afresh for every image. They run inside the compiled loop,
-in front of the model, and are no part of what is saved.
+Each takes and gives raw pixels, uint8 (n, height, width) or (n, height, width, 3), and draws afresh for every image.
+They run inside the compiled loop, in front of the model, and are no part of what is saved.
 """
 
 import math
@@ -11,9 +11,6 @@ import keras
 import tensorflow as tf
 
 from fashion_mnist.config import AugmentConfig
-from fashion_mnist.models import IMAGE_SHAPE
-
-HEIGHT, WIDTH = IMAGE_SHAPE
 
 
 def layers_of(config: AugmentConfig) -> list[keras.Layer]:
@@ -61,7 +58,8 @@ class Flip(Augmentation):
     """Mirrors every other image, left to right."""
 
     def change(self, images: tf.Tensor) -> tf.Tensor:
-        return tf.where(self.draw_one(images, 0, 1)[:, :, None] < 0.5, tf.reverse(images, [2]), images)
+        mirrored = self.draw_one(images, 0, 1)[:, :, None] < 0.5
+        return tf.where(over_pixels(mirrored, images), tf.reverse(images, [2]), images)
 
 
 class Shift(Augmentation):
@@ -72,10 +70,11 @@ class Shift(Augmentation):
         self.pixels = pixels
 
     def change(self, images: tf.Tensor) -> tf.Tensor:
+        height, width, *colours = shape_of(images)
         margin = (self.pixels, self.pixels)
-        padded = tf.pad(images, ((0, 0), margin, margin))
-        rows = tf.range(HEIGHT)[None] + self.draw_whole(images, 0, 2 * self.pixels)
-        columns = tf.range(WIDTH)[None] + self.draw_whole(images, 0, 2 * self.pixels)
+        padded = tf.pad(images, ((0, 0), margin, margin, *((0, 0) for _ in colours)))
+        rows = tf.range(height)[None] + self.draw_whole(images, 0, 2 * self.pixels)
+        columns = tf.range(width)[None] + self.draw_whole(images, 0, 2 * self.pixels)
         moved = tf.gather(padded, rows, axis=1, batch_dims=1)
         return tf.gather(moved, columns[:, None, :] + tf.zeros_like(rows)[:, :, None], axis=2, batch_dims=2)
 
@@ -92,16 +91,17 @@ class RandomErasing(Augmentation):
         self.probability = probability
 
     def change(self, images: tf.Tensor) -> tf.Tensor:
-        area = self.draw_one(images, 0.02, 0.4) * HEIGHT * WIDTH
+        height, width, *_ = shape_of(images)
+        area = self.draw_one(images, 0.02, 0.4) * height * width
         ratio = tf.exp(self.draw_one(images, math.log(0.3), -math.log(0.3)))
-        tall = tf.minimum(tf.round(tf.sqrt(area * ratio)), HEIGHT)
-        wide = tf.minimum(tf.round(tf.sqrt(area / ratio)), WIDTH)
-        top = tf.floor(self.draw_one(images, 0, 1) * (HEIGHT - tall + 1))
-        left = tf.floor(self.draw_one(images, 0, 1) * (WIDTH - wide + 1))
-        erased = inside(HEIGHT, top, tall)[:, :, None] & inside(WIDTH, left, wide)[:, None, :]
+        tall = tf.minimum(tf.round(tf.sqrt(area * ratio)), height)
+        wide = tf.minimum(tf.round(tf.sqrt(area / ratio)), width)
+        top = tf.floor(self.draw_one(images, 0, 1) * (height - tall + 1))
+        left = tf.floor(self.draw_one(images, 0, 1) * (width - wide + 1))
+        erased = inside(height, top, tall)[:, :, None] & inside(width, left, wide)[:, None, :]
         erased &= self.draw_one(images, 0, 1)[:, :, None] < self.probability
-        noise = self.draw((tf.shape(images)[0], HEIGHT, WIDTH), 0, 256)
-        return tf.where(erased, tf.cast(noise, tf.uint8), images)
+        noise = self.draw((tf.shape(images)[0], *shape_of(images)), 0, 256)
+        return tf.where(over_pixels(erased, images), tf.cast(noise, tf.uint8), images)
 
 
 class Cutout(Augmentation):
@@ -115,10 +115,22 @@ class Cutout(Augmentation):
         self.side = side
 
     def change(self, images: tf.Tensor) -> tf.Tensor:
-        top = self.draw_whole(images, 0, HEIGHT - 1) - self.side // 2
-        left = self.draw_whole(images, 0, WIDTH - 1) - self.side // 2
-        cut = inside(HEIGHT, top, self.side)[:, :, None] & inside(WIDTH, left, self.side)[:, None, :]
-        return tf.where(cut, tf.zeros_like(images), images)
+        height, width, *_ = shape_of(images)
+        top = self.draw_whole(images, 0, height - 1) - self.side // 2
+        left = self.draw_whole(images, 0, width - 1) - self.side // 2
+        cut = inside(height, top, self.side)[:, :, None] & inside(width, left, self.side)[:, None, :]
+        return tf.where(over_pixels(cut, images), tf.zeros_like(images), images)
+
+
+def shape_of(images: tf.Tensor) -> list[int]:
+    """Height and width, and 3 where there are colours."""
+    shape: Any = images.shape
+    return list(shape[1:])
+
+
+def over_pixels(places: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """What holds for places, bool (n, height, width), whatever the colours that images have."""
+    return places if len(shape_of(images)) == 2 else tf.expand_dims(places, -1)
 
 
 def inside(size: int, start: tf.Tensor, length: tf.Tensor | int) -> tf.Tensor:

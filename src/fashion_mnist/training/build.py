@@ -1,23 +1,28 @@
 """What a configuration says of a training, built: the model with its seed, the optimizer, the loss."""
 
 import functools
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
-from hydra.utils import instantiate
+from hydra.utils import get_method, instantiate
 from omegaconf import OmegaConf
 
 from fashion_mnist.config import Config
 from fashion_mnist.errors import UserError
-from fashion_mnist.models import mean_of
+from fashion_mnist.models import CLASSES, IMAGE_SHAPE, Shape, mean_of
 from fashion_mnist.training.precision import faster_precision
 
 
-def build(config: Config) -> keras.Model:
-    """Builds the model with weights that depend on the seed alone. The one place that sets seeds."""
+def build(config: Config, image_shape: Shape = IMAGE_SHAPE, classes: int = CLASSES) -> keras.Model:
+    """Builds the model for such images and classes with weights that depend on the seed alone.
+
+    The one place that sets seeds.
+    """
     keras.utils.clear_session()  # layer names count up through a process, and would differ between jobs of a sweep
     keras.utils.set_random_seed(config.seed)
     wanted = config.trainer.precision
@@ -26,9 +31,20 @@ def build(config: Config) -> keras.Model:
     with strategy(config).scope():
         members, mirrored = config.trainer.members, config.augment.test_time_flip
         if members == 1 and not mirrored:
-            return create(config.model, "model")
+            return create_model(config.model, image_shape, classes)
         names = [f"{config.variant}_member_{number}" for number in range(1, members + 1)]
-        return mean_of([create({**config.model, "name": name}, "model") for name in names], config.variant, mirrored)
+        models = [create_model({**config.model, "name": name}, image_shape, classes) for name in names]
+        return mean_of(models, config.variant, mirrored)
+
+
+def create_model(section: dict[str, Any], image_shape: Shape, classes: int) -> keras.Model:
+    """A variant for such images and classes, of whose function the one for Fashion-MNIST need know nothing."""
+    if (image_shape, classes) == (IMAGE_SHAPE, CLASSES):
+        return create(section, "model")
+    takes = inspect.signature(get_method(section["_target_"])).parameters
+    if not {"image_shape", "classes"} <= takes.keys():
+        raise UserError(f"{section['_target_']} takes no image_shape and classes, so it is for Fashion-MNIST alone.")
+    return create(section, "model", image_shape=image_shape, classes=classes)
 
 
 def strategy(config: Config) -> tf.distribute.Strategy:
@@ -51,10 +67,10 @@ def mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(devices)
 
 
-def create(section: dict[str, Any], group: str) -> Any:
-    """Calls the function that a config section names in `_target_` with the section's other keys."""
+def create(section: dict[str, Any], group: str, **more: Any) -> Any:
+    """Calls the function that a config section names in `_target_` with the section's other keys, and some more."""
     try:
-        return instantiate(OmegaConf.create(section), _convert_="all")
+        return instantiate(OmegaConf.create(section), _convert_="all", **more)
     except Exception as error:
         reason = " ".join(re.sub(r"\x1b\[\d+m", "", str(error.__cause__ or error)).split())
         reason = reason.partition("Arguments received")[0].strip()  # Keras goes on with a dump of the call
@@ -86,6 +102,15 @@ def loss_of(config: Config) -> str | Callable[..., Any]:
         return keras.losses.categorical_crossentropy(one_hot, probabilities, label_smoothing=smoothing)
 
     return cross_entropy if smoothing else "sparse_categorical_crossentropy"
+
+
+def balanced(labels: np.ndarray) -> np.ndarray:
+    """What an image of each class weighs, float32 (classes,), for all classes to weigh the same (King and Zeng, 2001).
+
+    The mean over the images is 1, as with scikit-learn's `class_weight="balanced"`.
+    """
+    counts = np.bincount(labels)
+    return (len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(np.float32)
 
 
 def faster_with_xla(model: keras.Model, config: Config) -> bool:

@@ -61,8 +61,9 @@ class CompiledModel(keras.Model):
     steps, and all randomness from the seed and that count, so that neither the size of a block nor an interruption
     changes the result. The last step of an epoch takes the images that are left.
 
-    `model` is functional or sequential and takes uint8 (n, 28, 28), which `augmentation` takes and gives; `validation`
-    may be empty. Of a model that answers with a mean, each member learns by itself, from the same images.
+    `model` is functional or sequential and takes the images, uint8, which `augmentation` takes and gives; `validation`
+    may be empty. Of a model that answers with a mean, each member learns by itself, from the same images. An image
+    counts as much in the loss as `class_weights`, float32 (classes,), say of its class, as in Keras's `fit`.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class CompiledModel(keras.Model):
         batch_size: int,
         seed: int,
         augmentation: Sequence[keras.Layer] = (),
+        class_weights: np.ndarray | None = None,
     ) -> None:
         super().__init__(inputs=model.inputs, outputs=model.outputs, name=model.name)
         # Tuples and functions, since Keras would count lists of variables, layers and generators as parts of the model.
@@ -85,6 +87,7 @@ class CompiledModel(keras.Model):
         self.augment = lambda images: functools.reduce(lambda x, layer: layer(x, training=True), augmentation, images)
         generators = [part._seed_generators for layer in (model, *augmentation) for part in layer._flatten_layers()]
         self.generators = lambda: itertools.chain(*generators)
+        self.class_weights = lambda: class_weights
         self.trained = lambda: model
         self.members = lambda: members_of(model)
 
@@ -131,7 +134,12 @@ class CompiledModel(keras.Model):
         images, labels = (tf.gather(part, numbers) for part in self.training_set)
         labels = tf.tile(labels, [len(self.members())])  # each member learns as if it were alone
         with self.stateless(), fused(self):
-            return super().train_step((self.augment(images), labels))
+            return super().train_step((self.augment(images), labels, *self.weights_of(labels)))
+
+    def weights_of(self, labels: tf.Tensor) -> list[tf.Tensor]:
+        """What each image counts in the loss, float32 (n,); nothing where all count the same."""
+        weights = self.class_weights()
+        return [] if weights is None else [tf.gather(tf.constant(weights), tf.cast(labels, tf.int32))]
 
     def test_step(self, numbers: tf.Tensor) -> dict[str, tf.Tensor]:
         return super().test_step(tuple(tf.gather(part, numbers) for part in self.validation_set))

@@ -10,7 +10,7 @@ from fashion_mnist.config import Config
 from fashion_mnist.data.dataset import Split
 from fashion_mnist.errors import UserError
 from fashion_mnist.training.augment import layers_of
-from fashion_mnist.training.build import faster_with_xla, loss_of, optimizer_of
+from fashion_mnist.training.build import balanced, faster_with_xla, loss_of, optimizer_of
 from fashion_mnist.training.callbacks import Interruptible, callbacks_of
 from fashion_mnist.training.checkpoint import Checkpoint
 from fashion_mnist.training.compiled import CompiledModel, Numbered
@@ -37,7 +37,13 @@ def fit(
     trainer = config.trainer
     with model.distribute_strategy.scope():
         compiled = CompiledModel(
-            model, training, validation, trainer.batch_size, config.seed, layers_of(config.augment)
+            model,
+            training,
+            validation,
+            trainer.batch_size,
+            config.seed,
+            layers_of(config.augment),
+            balanced(training.labels) if trainer.class_weight == "balanced" else None,
         )
         compiled.compile(
             optimizer_of(config, compiled.steps),

@@ -1,6 +1,7 @@
 """The model as a file: the same weights always give the same bytes, and a file is either complete or not there."""
 
 import json
+import re
 import tempfile
 import zipfile
 from pathlib import Path
@@ -8,11 +9,12 @@ from typing import Any
 
 import keras
 
+from fashion_mnist.data.dataset import CARD, Card
 from fashion_mnist.errors import UserError
 from fashion_mnist.files import complete
 
 NO_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip archive can hold
-MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
+MEMBERS = {"metadata.json", "config.json", "model.weights.h5", CARD}
 MODULES = {  # where Keras finds what models consist of
     "keras",
     "keras.layers",
@@ -29,11 +31,13 @@ UNSAFE = {  # layers that run functions or files of any kind, or read files
 }  # fmt: skip
 
 
-def save(model: keras.Model, file: Path) -> keras.Model:
+def save(model: keras.Model, file: Path, card: Card | None = None) -> keras.Model:
     """Saves a model in Keras's own format, for prediction: without the optimizer and its state.
 
-    A `.keras` archive carries the time in its zip entries and in metadata.json; both are set to a constant, so that
-    the file's digest stands for the model.
+    The card of its dataset goes into the archive, which Keras does not mind, unless that is of garments.
+
+    A `.keras` archive carries the time in its zip entries and in metadata.json, and addresses in memory in config.json;
+    all are set to constants, so that the file's digest stands for the model.
 
     Returns:
         The model as it was saved.
@@ -49,8 +53,22 @@ def save(model: keras.Model, file: Path) -> keras.Model:
                 content = source.read(entry)
                 if entry.filename == "metadata.json":
                     content = json.dumps({**json.loads(content), "date_saved": "1980-01-01@00:00:00"}).encode()
+                if entry.filename == "config.json":
+                    content = with_small_numbers(content)
                 target.writestr(zipfile.ZipInfo(entry.filename, NO_DATE), content)
+            if card and not card.of_garments:
+                target.writestr(zipfile.ZipInfo(CARD, NO_DATE), card.text)
     return plain
+
+
+def with_small_numbers(config: bytes) -> bytes:
+    """Numbers the objects that layers share from 0 on, such as the precision of several members; Keras takes `id()`."""
+    numbers: dict[bytes, int] = {}
+
+    def small(found: re.Match[bytes]) -> bytes:
+        return b'"shared_object_id": %d' % numbers.setdefault(found[1], len(numbers))
+
+    return re.sub(rb'"shared_object_id": (\d+)', small, config)
 
 
 def load(file: Path) -> keras.Model:

@@ -1,9 +1,11 @@
 """The model as a file: the same weights always give the same bytes, and a file is either complete or not there."""
 
+import contextlib
 import json
 import re
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,8 @@ def save(model: keras.Model, file: Path, card: Card | None = None) -> keras.Mode
     Returns:
         The model as it was saved.
     """
-    plain = type(model).from_config(model.get_config())  # `clone_model` would take the optimizer along
+    with precision(model.dtype_policy.name):
+        plain = type(model).from_config(model.get_config())  # `clone_model` would take the optimizer along
     for new, trained in zip(plain.variables, model.variables, strict=True):  # with the seeds of dropout
         new.assign(trained)
     with complete(file) as undated, tempfile.TemporaryDirectory(prefix="fashion-mnist-") as temporary:
@@ -59,6 +62,17 @@ def save(model: keras.Model, file: Path, card: Card | None = None) -> keras.Mode
             if card and not card.of_garments:
                 target.writestr(zipfile.ZipInfo(CARD, NO_DATE), card.text)
     return plain
+
+
+@contextlib.contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Lets a model be built in a precision, which Keras asks nobody but its global setting for a sequential model."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def with_small_numbers(config: bytes) -> bytes:
@@ -83,8 +97,10 @@ def load(file: Path) -> keras.Model:
                 raise ValueError(f"it holds {min(more)!r} besides a model")
             if sum(entry.file_size for entry in archive.infolist()) > 20 * file.stat().st_size:
                 raise ValueError("it unpacks to far more than any model")
-            refuse_code(json.loads(archive.read("config.json")))
-        model = keras.saving.load_model(file, compile=False, safe_mode=True)
+            about = json.loads(archive.read("config.json"))
+            refuse_code(about)
+        with precision(about["config"].get("dtype", {}).get("config", {}).get("name", "float32")):
+            model = keras.saving.load_model(file, compile=False, safe_mode=True)
         if not isinstance(model, keras.Model):
             raise ValueError(f"it holds a {type(model).__name__}")
     except Exception as error:  # damage comes up as anything, from struct.error to TensorFlow's own errors

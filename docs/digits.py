@@ -1,7 +1,7 @@
 """Writes handwritten digits as PNG files, in a folder for each class: `python docs/digits.py FOLDER`.
 
-The 1,797 images of 8 x 8 pixels are scikit-learn's (https://scikit-learn.org/stable/datasets/toy_dataset.html), and stand
-in for pictures of one's own.
+The 1,797 images of 8 x 8 pixels are from scikit-learn (https://scikit-learn.org/stable/datasets/toy_dataset.html)
+and stand in for pictures of one's own.
 """
 
 import sys

@@ -117,3 +117,59 @@ def test_the_official_images_are_known_in_any_order(tmp_path: Path) -> None:
     assert content(arrays) == CONTENT
     arrays["train_labels"] = np.roll(arrays["train_labels"], 1)
     assert content(arrays) != CONTENT
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sets of other kinds: coloured ones of different sizes without a test, and one with a class of no images."""
+    tfds = pytest.importorskip("tensorflow_datasets", reason="uv sync --extra tfds")
+    import tensorflow as tf
+
+    folder, rng = tmp_path_factory.mktemp("catalogue"), np.random.default_rng(0)
+
+    def store(name: str, shape: tuple, names: list[str], **splits: list[tuple[np.ndarray, int]]) -> None:
+        signature = {
+            "image": tf.TensorSpec(shape, tf.uint8),  # pyright: ignore[reportArgumentType]
+            "label": tf.TensorSpec((), tf.int64),  # pyright: ignore[reportArgumentType]
+        }
+
+        def dataset(examples: list) -> tf.data.Dataset:
+            rows = [{"image": image, "label": label} for image, label in examples]
+            return tf.data.Dataset.from_generator(lambda: iter(rows), output_signature=signature)
+
+        tfds.dataset_builders.store_as_tfds_dataset(
+            name=name,
+            version="1.0.0",
+            data_dir=folder,
+            features=tfds.features.FeaturesDict(
+                {"image": tfds.features.Image(shape=shape), "label": tfds.features.ClassLabel(names=names)}
+            ),
+            split_datasets={split: dataset(examples) for split, examples in splits.items()},
+        )
+
+    sizes = [(12, 10), (20, 20), (20, 20), (9, 30)] * 5
+    flowers = [(rng.integers(0, 256, (*size, 3), np.uint8), index % 2) for index, size in enumerate(sizes)]
+    store("flowers", (None, None, 3), ["rose", "tulip"], train=flowers)
+    letters = [(rng.integers(0, 256, (8, 8, 1), np.uint8), 1 + index % 3) for index in range(30)]
+    store("letters", (8, 8, 1), ["none", "a", "b", "c"], train=letters, test=letters[:9])
+    return folder
+
+
+def test_any_set_of_the_catalogue_can_be_had(catalogue: Path, tmp_path: Path) -> None:
+    chosen = ["data=tfds", f"data.dir={catalogue}"]
+    flowers = prepare(compose([*chosen, "data.dataset=flowers", "data.validation=0.25"]).data, tmp_path)
+    assert flowers.card.class_names == ("rose", "tulip")
+    assert flowers.card.image_shape == (20, 20, 3)
+    assert [len(part.labels) for part in (flowers.training, flowers.validation, flowers.test)] == [12, 4, 4]
+    letters = prepare(compose([*chosen, "data.dataset=letters", "data.validation=3"]).data, tmp_path)
+    assert letters.card.class_names == ("a", "b", "c")  # none are of the first name
+    assert (letters.card.name, letters.card.title, letters.card.image_shape) == ("letters", "letters", (8, 8))
+    assert sorted(set(letters.test.labels.tolist())) == [0, 1, 2]
+    larger = prepare(compose([*chosen, "data.dataset=letters", "data.side=16", "data.channels=3"]).data, tmp_path)
+    assert larger.card.image_shape == (16, 16, 3)
+
+
+def test_a_set_that_nobody_knows_is_named(tmp_path: Path, empty_folder: Path) -> None:
+    pytest.importorskip("tensorflow_datasets", reason="uv sync --extra tfds")
+    process = run_here("data=tfds", "data.dataset=no_such_set", f"data.dir={tmp_path}/none")
+    assert_one_sentence(process, "knows no no_such_set")

@@ -64,6 +64,14 @@ def save(model: keras.Model, file: Path, card: Card | None = None) -> keras.Mode
     return plain
 
 
+def precision_in(config: Any) -> str:
+    """The precision of the first sequential model that a description tells of; others do not note theirs."""
+    if isinstance(config, dict) and config.get("class_name") == "Sequential":
+        return config["config"].get("dtype", {}).get("config", {}).get("name", "float32")
+    parts = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
+    return next((found for part in parts if (found := precision_in(part)) != "float32"), "float32")
+
+
 @contextlib.contextmanager
 def precision(name: str) -> Iterator[None]:
     """Lets a model be built in a precision, which Keras asks nobody but its global setting for a sequential model."""
@@ -99,7 +107,7 @@ def load(file: Path) -> keras.Model:
                 raise ValueError("it unpacks to far more than any model")
             about = json.loads(archive.read("config.json"))
             refuse_code(about)
-        with precision(about["config"].get("dtype", {}).get("config", {}).get("name", "float32")):
+        with precision(precision_in(about)):
             model = keras.saving.load_model(file, compile=False, safe_mode=True)
         if not isinstance(model, keras.Model):
             raise ValueError(f"it holds a {type(model).__name__}")

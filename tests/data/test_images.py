@@ -240,7 +240,7 @@ def test_what_is_no_dataset_is_refused(draw: Draw, tmp_path: Path) -> None:
     assert "data.test=0.6 needs images of every class on both sides, and 'dog' has 1" in refusal(folder, test=0.6)
     for number in range(5):
         draw(f"dog/{number}.png")
-    assert "name each folder once: cat, dog" in refusal(folder, class_names=["cat", "bird"])
+    assert "hold each of the folders once: cat, dog" in refusal(folder, class_names=["cat", "bird"])
     assert "data.test=10 leaves nothing" in refusal(folder, test=10)
     (folder / "back").symlink_to(folder)
     assert "is a link to a folder that it lies in" in refusal(folder)

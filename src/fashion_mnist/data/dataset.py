@@ -195,7 +195,8 @@ def check_arrays(arrays: Arrays, class_names: Sequence[str]) -> None:
     for part in ("train", "test"):
         counts = np.bincount(arrays[f"{part}_labels"], minlength=len(class_names))
         if not counts.all():
-            raise UserError(f"the class {class_names[int(counts.argmin())]!r} has no {part} images: add some, or leave the class out.")
+            name = class_names[int(counts.argmin())]
+            raise UserError(f"the class {name!r} has no {part} images: add some, or leave the class out.")
 
 
 def in_parts(images: np.ndarray, labels: np.ndarray, of_test: np.ndarray) -> Arrays:

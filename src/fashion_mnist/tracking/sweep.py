@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-METRICS = {"accuracy": "training", "val_accuracy": "validation", "test_accuracy": "test", "test_loss": "test loss"}
+METRICS = {
+    "accuracy": "training",
+    "val_accuracy": "validation",
+    "test_accuracy": "test",
+    "test_macro_f1": "test F1",
+    "test_loss": "test loss",
+}
 
 
 class SweepRun(Callback):

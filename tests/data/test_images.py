@@ -129,7 +129,7 @@ def test_every_kind_of_picture_is_read(mode: str, tmp_path: Path) -> None:
     if mode == "I;16":
         picture = Image.fromarray(grey.astype(np.uint16) * 257)
     elif mode == "1":
-        picture = picture.point(lambda value: 255 * (value > 127)).convert("1")
+        picture = Image.fromarray(np.where(grey > 127, 255, 0).astype(np.uint8)).convert("1")
     else:
         picture = picture.convert(mode)
     file = tmp_path / ("picture.tiff" if mode == "CMYK" else "picture.png")
@@ -169,7 +169,7 @@ def test_damaged_files_are_named_all_at_once_or_left_out(
     (cats_and_dogs / "cat/nowhere.png").symlink_to("nowhere.png")
     told = refusal(cats_and_dogs)
     for name in ("empty.png", "page.png", "cut.png", "bomb.png", "moving.gif"):
-        assert name in told or name == "cut.png"
+        assert name in told
     assert "data.skip_damaged=true" in told
     dataset = prepared(cats_and_dogs, skip_damaged=True)
     assert len(dataset.training.labels) + len(dataset.validation.labels) + len(dataset.test.labels) == 20

@@ -184,45 +184,36 @@ def image_arrays(folder: Folder, config: DataConfig) -> Arrays:
     Raises:
         UserError: some cannot be read, all of which are named; or a class has too few for what is asked for.
     """
-    test_of(folder, config)  # what cannot be divided need not be read
+    for_test(folder, config)  # what cannot be divided need not be read
     with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
         looks = for_each(unless_damaged(look), folder.files, "looking")
-        folder, looks = without_damaged(folder, looks, config.skip_damaged)
-        shape = shape_of(looks, config)
+        shape = shape_of([each for each in looks if isinstance(each, Look)], config)
         images = np.zeros((len(folder.files), *shape), np.uint8)
 
         def read_into(index: int) -> None:
+            if isinstance(error := looks[index], UserError):
+                raise error
             images[index] = read(folder.files[index], shape)
 
         done = for_each(unless_damaged(read_into), range(len(folder.files)), "reading")
-    good = np.array([not isinstance(each, UserError) for each in done])
-    folder, _ = without_damaged(folder, done, config.skip_damaged)
-    return in_parts(images if good.all() else images[good], folder.labels, test_of(folder, config))
+    if errors := [each for each in done if isinstance(each, UserError)]:
+        named = "; ".join(str(error).rstrip(".") for error in errors[:MOST_NAMED])
+        more = f"; and {len(errors) - MOST_NAMED} more" if len(errors) > MOST_NAMED else ""
+        told = f"{len(errors)} of {len(done)} pictures in {folder.place} cannot be read: {named}{more}"
+        if not config.skip_damaged:
+            raise UserError(f"{told}; mend or remove them, or leave them out with data.skip_damaged=true.")
+        say(f"{told}. They are left out.")
+        good = np.array([each is None for each in done])
+        of_test = None if folder.of_test is None else folder.of_test[good]
+        images, folder = images[good], folder._replace(labels=folder.labels[good], of_test=of_test)
+    return in_parts(images, folder.labels, for_test(folder, config))
 
 
-def test_of(folder: Folder, config: DataConfig) -> np.ndarray:
+def for_test(folder: Folder, config: DataConfig) -> np.ndarray:
     """Which of the files are for the test, bool (n,)."""
     if folder.of_test is not None:
         return folder.of_test
     return set_aside(folder.labels, config.test, "data.test", folder.class_names, config.drawing_seed)
-
-
-def without_damaged(folder: Folder, done: list[Any], skip: bool) -> tuple[Folder, list[Any]]:
-    """The files, and what was done with them, without those that ended in a UserError; refuses these unless `skip`."""
-    errors = [each for each in done if isinstance(each, UserError)]
-    if not errors:
-        return folder, done
-    named = "; ".join(str(error).rstrip(".") for error in errors[:MOST_NAMED])
-    more = f"; and {len(errors) - MOST_NAMED} more" if len(errors) > MOST_NAMED else ""
-    told = f"{len(errors)} of {len(done)} pictures in {folder.place} cannot be read: {named}{more}"
-    if not skip:
-        raise UserError(f"{told}; mend or remove them, or leave them out with data.skip_damaged=true.")
-    say(f"{told}. They are left out.")
-    good = np.array([not isinstance(each, UserError) for each in done])
-    files = [file for file, kept in zip(folder.files, good, strict=True) if kept]
-    of_test = None if folder.of_test is None else folder.of_test[good]
-    kept = Folder(folder.place, folder.class_names, files, folder.labels[good], of_test)
-    return kept, [each for each in done if not isinstance(each, UserError)]
 
 
 def shape_of(looks: Sequence[Look], config: DataConfig) -> tuple[int, ...]:

@@ -6,11 +6,20 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, all_runs, run_here
+from mlflow.models import Model
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from fashion_mnist.data.dataset import intact_card
+from fashion_mnist.training import saving
 
 PAGE = (ROOT / "docs/your-own-images.md").read_text()
 COMMANDS = [
@@ -72,3 +81,91 @@ def test_every_command_of_the_page_works(clone: Path) -> None:
     assert "Running" not in run(clone, "dvc repro").stdout
     shutil.copy(clone / "pictures/digits/3/0003.png", clone / "pictures/digits/3/9999.png")
     assert "Running stage 'train@cnn'" in run(clone, "dvc repro train@cnn").stdout
+
+
+@pytest.fixture
+def digits(empty_folder: Path) -> Path:
+    """Two hundred digits in folders; the current folder is an empty one with an empty tracking store."""
+    images, labels = load_digits(return_X_y=True)
+    for index in range(200):
+        file = empty_folder / f"pictures/{labels[index]}/{index}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((images[index].reshape(8, 8) * 15).astype("uint8")).save(file)
+    return empty_folder / "pictures"
+
+
+TRAINED = ("data=images", "data.dir=pictures", "model=cnn", "trainer.epochs=2", "trainer.batch_size=20")
+
+
+def test_a_run_says_what_it_learned_from_and_is_made_again(digits: Path) -> None:
+    done = run_here(*TRAINED, step="main")
+    assert done.returncode == 0, done.stderr
+    (run,) = all_runs()
+    assert run.data.params["data.name"] == run.data.tags["dataset"] == "pictures"
+    assert "on pictures" in run.data.tags["mlflow.note.content"]
+    assert re.search(r"Test accuracy 0\.\d+, macro F1 0\.\d+, loss", run.data.tags["mlflow.note.content"])
+    (data,) = run.inputs.dataset_inputs
+    profile = json.loads(data.dataset.profile or "")
+    assert profile["class_names"] == [str(label) for label in range(10)]
+    assert profile["features_shape"] == [160, 8, 8]
+    signature = Model.load(f"runs:/{run.info.run_id}/model").signature
+    assert signature is not None
+    assert [entry.shape for schema in (signature.inputs, signature.outputs) for entry in schema] == [
+        (-1, 8, 8),
+        (-1, 10),
+    ]
+    again = run_here(f"run={run.info.run_id}", step="reproduce")
+    assert again.returncode == 0, again.stdout + again.stderr
+    (digits / "3/3.png").unlink()
+    changed = run_here(f"run={run.info.run_id}", "check_only=true", step="reproduce")
+    assert changed.returncode == 4
+    assert re.search(r"data .*differs", changed.stdout)
+
+
+def test_predict_needs_neither_the_pictures_nor_a_key(digits: Path) -> None:
+    shutil.move("pictures", "elsewhere")
+    done = run_here(*TRAINED[:1], "data.dir=elsewhere", *TRAINED[2:])
+    assert done.returncode == 0, done.stderr
+    (run,) = all_runs()
+    files = sorted(Path("elsewhere/7").glob("*.png"))[:5]
+    told = []
+    for words in (["model=cnn"], [f"run={run.info.run_id}"]):
+        shutil.rmtree("data", ignore_errors=True)
+        answered = run_here(*map(str, files), *words, "--json", step="predict")
+        assert answered.returncode == 0, answered.stderr
+        told.append([json.loads(line)["probabilities"] for line in answered.stdout.splitlines()])
+    assert told[0] == told[1]
+    model = saving.load(Path("outputs/models/cnn/model.keras"))
+    pixels = np.array([np.asarray(Image.open(file)) for file in files])
+    assert list(told[0][0]) == [str(label) for label in range(10)]
+    assert [list(row.values()) for row in told[0]] == pytest.approx(np.asarray(model(pixels)), abs=1e-5)
+
+
+def test_a_training_of_ones_own_images_that_is_killed_goes_on(digits: Path) -> None:
+    command = [sys.executable, "-m", "fashion_mnist.train", *TRAINED[:3], "trainer.epochs=60", "trainer.batch_size=20"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(Path("checkpoints").glob("cnn*.npz")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    finished = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert "it goes on after epoch" in finished.stderr
+    killed = Path("outputs/models/cnn/model.keras").read_bytes()
+    subprocess.run([*command, "output_dir=whole"], capture_output=True, check=True, timeout=120)
+    assert Path("whole/models/cnn/model.keras").read_bytes() == killed
+
+
+@pytest.mark.slow
+def test_a_preparation_that_is_killed_leaves_no_half_dataset(digits: Path) -> None:
+    command = [sys.executable, "-m", "fashion_mnist.fetch", *TRAINED[:2]]
+    whole = Path("data/pictures/dataset.json")
+    for milliseconds in range(100, 2100, 200):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(milliseconds / 1000)
+        process.kill()
+        process.wait()
+        assert whole.is_file() == Path("data/pictures").is_dir()
+    subprocess.run(command, check=True, timeout=60)
+    assert intact_card(Path("data/pictures")) is not None
+    assert sorted(file.name for file in Path("data").iterdir()) == [".pictures.json", "pictures"]

@@ -5,6 +5,7 @@ Fashion-MNIST's 70,000 images as PNG files, and photographs of 2 megapixels as J
 """
 
 import os
+import shutil
 import statistics
 import subprocess
 import tempfile

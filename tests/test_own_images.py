@@ -141,6 +141,7 @@ def test_predict_needs_neither_the_pictures_nor_a_key(digits: Path) -> None:
     assert [list(row.values()) for row in told[0]] == pytest.approx(np.asarray(model(pixels)), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_training_of_ones_own_images_that_is_killed_goes_on(digits: Path) -> None:
     command = [sys.executable, "-m", "fashion_mnist.train", *TRAINED[:3], "trainer.epochs=60", "trainer.batch_size=20"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

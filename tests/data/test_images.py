@@ -151,6 +151,9 @@ def test_photographs_are_turned_upright_and_what_is_cut_out_gets_a_ground(tmp_pa
         cut_out.paste((tone, tone, tone, 255), (2, 2, 6, 6))
         pixels = as_bytes(cut_out, (8, 8))
         assert (pixels[0, 0], pixels[4, 4]) == (ground, tone)
+        cut_out.save(tmp_path / "palette.gif", transparency=0)
+        pixels = read(tmp_path / "palette.gif", (8, 8))
+        assert (pixels[0, 0], pixels[4, 4]) == (ground, tone)
 
 
 def test_damaged_files_are_named_all_at_once_or_left_out(
@@ -273,6 +276,7 @@ def test_images_that_are_all_but_black_are_refused(tmp_path: Path) -> None:
     assert "its values have 32 bits" in refusal(tmp_path / "pictures")
 
 
+@pytest.mark.slow
 def test_more_than_a_thousand_classes_are_refused_and_three_hundred_are_not(draw: Draw, tmp_path: Path) -> None:
     for kind in range(300):
         for number in range(3):

@@ -165,7 +165,7 @@ def pareto(comparison: Comparison) -> Figure | None:
     # In full, millions would run into one another.
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:,g}M" if value >= 1e6 else f"{value:,.10g}")
     axes.xaxis.set_minor_formatter(LogFormatter())  # labels where there is no power of ten; its default is in TeX
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
     names = [axes.text(spent[group], group.accuracy, group.name, fontsize=8.5) for group in (*named[0], *named[1])]
     everywhere = {"x": list(spent.values()), "y": [group.accuracy for group in groups]}
     lines = {"arrowstyle": "-", "color": INK, "alpha": 0.4, "linewidth": 0.6}

@@ -78,6 +78,12 @@ def test_every_command_of_the_page_works(clone: Path) -> None:
     assert {group["name"] for group in report["groups"]} == {"linear", "cnn"}
     assert report["dataset"] == "digits"
     assert json.loads((clone / "metrics/cnn/test.json").read_text())["test_accuracy"] > 0.9
+    champion = (
+        "import mlflow, sys, numpy; from PIL import Image; image = numpy.asarray(Image.open(sys.argv[1]))[None]; "
+    )
+    champion += "print(mlflow.pyfunc.load_model('models:/digits@champion').predict(image)[0]['class'])"
+    served = run(clone, shlex.join(["python", "-c", champion, "pictures/digits/7/0007.png"]))
+    assert served.stdout.strip() == "7", served.stderr
     assert "Running" not in run(clone, "dvc repro").stdout
     shutil.copy(clone / "pictures/digits/3/0003.png", clone / "pictures/digits/3/9999.png")
     assert "Running stage 'train@cnn'" in run(clone, "dvc repro train@cnn").stdout

@@ -19,14 +19,12 @@ from fashion_mnist.cli import compose, quoted
 from fashion_mnist.compare import compare
 from fashion_mnist.comparison import page
 from fashion_mnist.comparison.reading import of_folders
-from fashion_mnist.data.dataset import CLASS_NAMES, Card
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluate import evaluate
 from fashion_mnist.evaluation.predictions import write_predictions
 from fashion_mnist.files import write_metrics, write_table
 from fashion_mnist.train import train
 
-CARD = Card("fashion_mnist", "", "", CLASS_NAMES, {})
 LABELS = (np.arange(500) % 10).astype(np.uint8)
 
 
@@ -151,14 +149,14 @@ def test_variants_are_those_that_the_pipeline_built_or_else_those_that_were_trie
     for part in ("train", "test"):  # which git keeps, so that a fresh clone has them alone
         write_metrics(Path(f"metrics/mlp/{part}.json"), {f"{part}_accuracy": 0.25})
     with pytest.raises(UserError, match=re.escape("history.csv is missing; `dvc repro evaluate@mlp` makes it")):
-        of_folders(["mlp"], CARD)
+        of_folders(["mlp"])
     results("outputs", 0.5)
-    (tried,) = of_folders(["mlp"], CARD)
+    (tried,) = of_folders(["mlp"])
     assert tried.metrics["test_accuracy"] == 0.5
     assert tried.curves() == {"val_accuracy": [0.5]}
     assert "what lies in outputs/ is compared" in capsys.readouterr().err
     results(".", 0.75)
-    (built,) = of_folders(["mlp"], CARD)
+    (built,) = of_folders(["mlp"])
     assert built.metrics["test_accuracy"] == 0.75
     assert not capsys.readouterr().err
 

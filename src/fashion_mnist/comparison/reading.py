@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from fashion_mnist.comparison.trainings import Curve, LeftOut, Tested, Training, with_predictions
 from fashion_mnist.config import BUILT, CONF, TRIED, CompareConfig
-from fashion_mnist.data.dataset import CLASS_NAMES, Card
+from fashion_mnist.data.dataset import CLASS_NAMES
 from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import UserError, say
 from fashion_mnist.evaluation.predictions import Predictions, read_predictions
@@ -36,7 +36,11 @@ def read(config: CompareConfig) -> tuple[list[Training], list[LeftOut], Tested]:
     """Reads the trainings that can be compared, newest first, and names the others; a UserError if there is none."""
     if config.variants:
         named = of_pipeline() if config.variants == "all" else config.variants
-        return with_predictions(of_folders(named, prepare(config.data, config.data_root).card), [])
+        trainings = of_folders(named)
+        card = prepare(config.data, config.data_root).card  # nothing in the folders tells what they are about
+        for training in trainings:
+            training.tags, training.class_names = {"dataset": card.name}, card.class_names
+        return with_predictions(trainings, [])
     client = store.connect(config.tracking)
     return with_predictions(*comparable(client, search(client, config)))
 
@@ -170,8 +174,8 @@ def of_pipeline() -> list[str]:
     return list(OmegaConf.load(CONF / "pipeline.yaml").variants)
 
 
-def of_folders(variants: Sequence[str], card: Card) -> list[Training]:
-    """What `dvc repro` built of each variant on a dataset, or else what people tried last, if that is complete."""
+def of_folders(variants: Sequence[str]) -> list[Training]:
+    """What `dvc repro` built of each variant, or else what people tried last, if that is complete."""
     trainings = []
     for variant in variants:
         files, tried = results(Path(BUILT), variant), results(Path(TRIED), variant)
@@ -192,11 +196,10 @@ def of_folders(variants: Sequence[str], card: Card) -> list[Training]:
             Training(
                 name=variant,
                 variant=variant,
-                tags={"dataset": card.name},
+                tags={},
                 metrics=metrics,
                 predictions=partial(read_predictions, predictions),
                 curves=partial(read_curves, curves),
-                class_names=card.class_names,
             )
         )
     return trainings

@@ -110,6 +110,7 @@ def test_a_run_says_what_it_learned_from_and_is_made_again(digits: Path) -> None
     assert run.data.params["data.name"] == run.data.tags["dataset"] == "pictures"
     assert "on pictures" in run.data.tags["mlflow.note.content"]
     assert re.search(r"Test accuracy 0\.\d+, macro F1 0\.\d+, loss", run.data.tags["mlflow.note.content"])
+    assert run.inputs is not None
     (data,) = run.inputs.dataset_inputs
     profile = json.loads(data.dataset.profile or "")
     assert profile["class_names"] == [str(label) for label in range(10)]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, all_runs, run_here
+from conftest import ROOT, TINY, all_runs, assert_one_sentence, run_here
 from mlflow.models import Model
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -146,6 +146,27 @@ def test_predict_needs_neither_the_pictures_nor_a_key(digits: Path) -> None:
     pixels = np.array([np.asarray(Image.open(file)) for file in files])
     assert list(told[0][0]) == [str(label) for label in range(10)]
     assert [list(row.values()) for row in told[0]] == pytest.approx(np.asarray(model(pixels)), abs=1e-5)
+
+
+def test_a_model_is_not_judged_on_classes_that_it_has_not_learned(digits: Path) -> None:
+    done = run_here(*TRAINED)
+    assert done.returncode == 0, done.stderr
+    names = ",".join(reversed([str(label) for label in range(10)]))
+    other = run_here(*TRAINED, f"data.class_names=[{names}]", step="evaluate")
+    assert other.returncode == 1
+    assert "is a model of pictures, with other images or classes than pictures has" in other.stderr
+    garments = run_here(*TINY, "model=cnn", step="evaluate")
+    assert_one_sentence(garments, "is a model of pictures, with other images or classes than synthetic garments")
+    assert run_here(*TRAINED, step="evaluate").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_search_tests_its_winner(digits: Path) -> None:
+    pytest.importorskip("optuna")
+    command = [*TRAINED, "hydra/sweeper=optuna", "hydra.sweeper.trials=2", "hydra.sweeper.confirm=1"]
+    done = run_here("-m", *command, "optimizer.learning_rate=tag(log,interval(1e-4,1e-1))", step="main")
+    assert done.returncode == 0, done.stderr
+    assert sum("test_accuracy" in run.data.metrics and "trial" in run.data.tags for run in all_runs()) == 1
 
 
 @pytest.mark.slow

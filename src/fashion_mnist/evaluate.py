@@ -14,7 +14,7 @@ from rich.table import Table
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config
-from fashion_mnist.data.dataset import Card, Dataset
+from fashion_mnist.data.dataset import Card, Dataset, card_in
 from fashion_mnist.errors import UserError, terminal
 from fashion_mnist.evaluation.metrics import confusion, per_class_table, prediction_costs, summarize
 from fashion_mnist.evaluation.predictions import write_predictions
@@ -38,6 +38,7 @@ def evaluate(config: Config) -> dict[str, float]:
         command = shlex.join(["python", "-m", "fashion_mnist.train", *config.overrides])
         raise UserError(f"there is no model in {config.model_file}; train it first: {command}")
     dataset = ready(config)
+    refuse_other_classes(config, dataset.card)
     metrics = evaluate_model(config, dataset)
     client = store.connect(config.tracking)
     run = Outbox(client, config.tracking.uri, find_run(client, config, dataset.card))
@@ -45,6 +46,16 @@ def evaluate(config: Config) -> dict[str, float]:
     run.close()
     store.label_step(config.tracking, f"evaluate {config.variant}", f"Recorded in run `{run.run_id}`.")
     return metrics
+
+
+def refuse_other_classes(config: Config, card: Card) -> None:
+    """Refuses to judge a model on images or classes that it has not learned."""
+    learned, asked = card_in(config.model_file), None if card.of_garments else card
+    if (learned and (learned.class_names, learned.image_shape)) != (asked and (asked.class_names, asked.image_shape)):
+        about = learned.title if learned else "garments"
+        raise UserError(
+            f"{config.model_file} is a model of {about}, with other images or classes than {card.title} has."
+        )
 
 
 def evaluate_model(config: Config, dataset: Dataset) -> dict[str, float]:

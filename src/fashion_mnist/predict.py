@@ -38,7 +38,7 @@ from fashion_mnist import pictures
 from fashion_mnist.cli import as_overrides, compose, explained
 from fashion_mnist.config import BUILT, TRIED, Config, TrackingConfig
 from fashion_mnist.data.dataset import CLASS_NAMES, Card, card_in
-from fashion_mnist.data.decode import read
+from fashion_mnist.data.decode import no_bombs, read
 from fashion_mnist.errors import UserError, progress, say, terminal
 from fashion_mnist.files import write_figure
 from fashion_mnist.help import docstring_of
@@ -144,7 +144,8 @@ def read_all(files: Sequence[Path], card: Card | None) -> tuple[list[Path], np.n
     readable, images = [], []
     for file in progress(files, "reading"):
         try:
-            images.append(read(file, card.image_shape) if card else pictures.read(file))
+            with no_bombs():
+                images.append(read(file, card.image_shape) if card else pictures.read(file))
             readable.append(file)
         except UserError as error:
             say(f"skipped: {error}")

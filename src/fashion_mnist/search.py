@@ -260,7 +260,7 @@ class Search:
             dataset = ready(config)
             with tempfile.TemporaryDirectory() as temporary:
                 file = keras_file(client, f"runs:/{run.info.run_id}/model", Path(temporary))
-                saving.save(saving.load(file), config.model_file)  # whose bytes MLflow's copy has not
+                saving.save(saving.load(file), config.model_file, dataset.card)  # whose bytes MLflow's copy has not
             outbox = Outbox(client, config.tracking.uri, run)
             add_evaluation(config, dataset.card, evaluate_model(config, dataset), outbox)
             outbox.close()

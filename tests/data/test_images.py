@@ -192,6 +192,47 @@ def bomb(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
+def test_a_library_that_fails_in_its_own_way_is_a_damaged_picture(
+    cats_and_dogs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("Failed to decode image")
+
+    monkeypatch.setattr(Image, "open", fail)
+    assert "20 of 20 pictures" in refusal(cats_and_dogs)
+
+
+def test_as_few_images_for_the_test_as_classes_are_enough(draw: Draw, tmp_path: Path) -> None:
+    for kind in range(12):
+        for number in range(2):
+            draw(f"{kind}/{number}.png")
+    assert "take data.test=12 or more" in refusal(tmp_path / "pictures")
+    assert len(prepared(tmp_path / "pictures", test=12, validation=0).test.labels) == 12
+
+
+def test_test_images_that_are_training_images_too_are_told(
+    draw: Draw, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind in ("a", "b"):
+        for number in range(3):
+            file, other = draw(f"train/{kind}/{number}.png"), draw(f"test/{kind}/{number}.png")
+            if number:
+                other.write_bytes(file.read_bytes())
+    prepared(tmp_path / "pictures", validation=0)
+    assert "4 of 6 test images are among the training images, too" in capsys.readouterr().err
+
+
+def test_pictures_that_change_places_are_noticed_though_size_and_time_stay(draw: Draw, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    for kind in ("cat", "dog"):
+        for number in range(5):
+            os.utime(draw(f"{kind}/{number}.bmp"), (1, 1))  # an old time, and all of one size
+    first = prepared(folder).card
+    for name, new in (("cat", "bird"), ("dog", "cat"), ("bird", "dog")):
+        (folder / name).rename(folder / new)
+    assert prepared(folder).card.source != first.source
+
+
 NAMES = [
     "T-shirt top",
     "Ärmel é",
@@ -239,16 +280,22 @@ def test_what_is_no_dataset_is_refused(draw: Draw, tmp_path: Path) -> None:
     (folder / "dog").mkdir()
     assert re.search(r"no pictures in .*dog", refusal(folder))
     draw("dog/0.png")
-    assert "the class 'dog' has no test images" in refusal(folder)
+    assert "data.test=0.2 needs images of every class on both sides, and 'dog' has 1: add some" in refusal(folder)
     assert "data.test=0.6 needs images of every class on both sides, and 'dog' has 1" in refusal(folder, test=0.6)
     for number in range(5):
         draw(f"dog/{number}.png")
     assert "hold each of the folders once: cat, dog" in refusal(folder, class_names=["cat", "bird"])
     assert "data.test=10 leaves nothing" in refusal(folder, test=10)
     (folder / "back").symlink_to(folder)
-    assert "is a link to a folder that it lies in" in refusal(folder)
+    assert "back is a link to a folder of the same dataset, or around it" in refusal(folder)
     (folder / "back").unlink()
-    (folder / "cat/back").symlink_to(folder / "cat")  # which would never end
+    (folder / "cat/back").symlink_to("..")  # by which dogs would be cats
+    assert "cat/back is a link to a folder of the same dataset, or around it" in refusal(folder)
+    (folder / "cat/back").unlink()
+    (folder / "bird").symlink_to("nowhere")
+    assert "bird is a link that leads nowhere" in refusal(folder)
+    (folder / "bird").unlink()
+    os.mkfifo(folder / "cat/pipe.png")  # which would never end
     assert len(prepared(folder).test.labels) == 2
 
 
@@ -323,6 +370,10 @@ def test_what_is_prepared_can_be_named_without_the_pictures(cats_and_dogs: Path,
     assert prepare(DataConfig("images", 0, name="pictures"), tmp_path / "data").card == first
     with pytest.raises(UserError, match="data=images needs a folder"):
         prepare(DataConfig("images", 0, name="others"), tmp_path / "data")
+    with pytest.raises(UserError, match="was prepared otherwise"):
+        prepare(DataConfig("images", 0, name="pictures", side=16), tmp_path / "data")
+    with pytest.raises(UserError, match="was prepared otherwise"):
+        prepare(DataConfig("npz", 0, name="pictures"), tmp_path / "data")
 
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "synthetic", "auto", "tfds"])

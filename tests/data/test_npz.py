@@ -39,6 +39,7 @@ def test_arrays_are_taken_as_they_are(tmp_path: Path) -> None:
 
 def test_classes_are_named_by_the_file_or_by_the_key(tmp_path: Path) -> None:
     assert prepared(tmp_path, {"class_names": np.array(["a", "b", "é"])}).card.class_names == ("a", "b", "é")
+    assert prepared(tmp_path, {"class_names": np.array([b"a", b"b", b"c"])}).card.class_names == ("a", "b", "c")
     assert prepared(tmp_path, {}, class_names=["x", "y", "z"]).card.class_names == ("x", "y", "z")
 
 
@@ -91,7 +92,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"y_train": np.eye(3)[GOOD["y_train"]]}, "a whole number for each of 60 images"),
     ({"y_train": GOOD["y_train"][:-1]}, "a whole number for each of 60 images"),
     ({"class_names": np.array(["a", "b"])}, "for the 2 names of its classes"),
-    ({"class_names": np.array(["a", "a", "b"])}, "the same name"),
+    ({"class_names": np.array(["a", "a", "b"])}, "two classes have the same name: 'a'"),
+    ({"class_names": np.array(["a", "", "b"])}, "'' cannot name a class"),
+    ({"class_names": np.array(["a", "b\nc", "d"])}, "cannot name a class"),
+    ({"x_train": np.tile(GOOD["x_train"], (20, 1, 1)) + np.arange(1200)[:, None, None] // 1199 / 2}, "whole ones"),
 ]
 
 
@@ -101,6 +105,20 @@ def test_what_is_no_dataset_is_refused_and_leaves_nothing(changed: dict, words: 
         prepared(tmp_path, changed)
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "data").glob("*"))
+
+
+def test_damage_of_any_kind_is_one_sentence(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "mine.npz", **GOOD)
+    whole, rng = (tmp_path / "mine.npz").read_bytes(), np.random.default_rng(0)
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), 3):
+            damaged[place] = rng.integers(0, 256)
+        (tmp_path / "mine.npz").write_bytes(damaged)
+        try:
+            prepare(DataConfig("npz", 0, file=str(tmp_path / "mine.npz")), tmp_path / "data")
+        except UserError as error:
+            assert "\n" not in str(error)  # noqa: PT017
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"\x93NUMPY", b"not an archive"])

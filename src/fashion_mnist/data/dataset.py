@@ -6,7 +6,9 @@ Images are uint8, grey of shape (n, height, width) or coloured of shape (n, heig
 
 import hashlib
 import json
+import unicodedata
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -179,9 +181,14 @@ def load_part(folder: Path, card: Card, part: str) -> np.ndarray:
 
 
 def check_classes(class_names: Sequence[str]) -> None:
-    """Refuses what is no classification, or one of more classes than anything here was made for."""
+    """Refuses what is no classification, one of more classes than anything here was made for, and what is no name."""
     if not 2 <= len(class_names) <= MOST_CLASSES:
         raise UserError(f"a dataset has 2 to {MOST_CLASSES:,} classes; this one has {len(class_names):,}.")
+    for name in class_names:
+        if not name.strip() or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+            raise UserError(f"{name!r} cannot name a class: it is empty, or has letters that cannot be shown.")
+    if len(set(class_names)) < len(class_names):
+        raise UserError(f"two classes have the same name: {Counter(class_names).most_common(1)[0][0]!r}.")
 
 
 def check_arrays(arrays: Arrays, class_names: Sequence[str]) -> None:
@@ -204,11 +211,14 @@ def in_parts(images: np.ndarray, labels: np.ndarray, of_test: np.ndarray) -> Arr
     return dict(zip(PARTS, (images[~of_test], labels[~of_test], images[of_test], labels[of_test]), strict=True))
 
 
-def set_aside(labels: np.ndarray, wanted: float, key: str, class_names: Sequence[str], seed: int = 0) -> np.ndarray:
+def set_aside(
+    labels: np.ndarray, wanted: float, key: str, class_names: Sequence[str], seed: int = 0, of_each: bool = False
+) -> np.ndarray:
     """A mask, bool (n,), of so many labels, or of such a share of them, with each class in proportion.
 
     Raises:
-        UserError: nothing is left, or a class has too few images to be on both sides; `key` says how many are wanted.
+        UserError: nothing is left, or a class has too few images to be on both sides, where there are as many images as
+            classes, or `of_each` is asked for. `key` says how many are wanted.
     """
     count = round(wanted * len(labels)) if wanted < 1 else int(wanted)
     if count >= len(labels):
@@ -217,12 +227,13 @@ def set_aside(labels: np.ndarray, wanted: float, key: str, class_names: Sequence
     sizes = np.bincount(labels, minlength=len(class_names))
     aside = np.bincount(labels[chosen], minlength=len(class_names))
     for part in (aside, sizes - aside):
-        if part.all() or part.sum() < len(class_names):  # who wants so few images does not want them of every class
+        if part.all() or (part.sum() < len(class_names) and not of_each):  # who wants so few wants some classes only
             continue
         label = int(part.argmin())
+        way_out = f"take {key}={len(sizes)} or more" if sizes.min() > 1 else "add some, or leave the class out"
         raise UserError(
             f"{key}={wanted} needs images of every class on both sides, and {class_names[label]!r} has "
-            f"{sizes[label]}: add some, leave the class out, or choose another {key}."
+            f"{sizes[label]}: {way_out}."
         )
     return chosen
 

@@ -4,7 +4,7 @@ It is turned upright, put on white or black where it is transparent, made grey o
 as Keras's `image_dataset_from_directory` does it. So are training images, and pictures that a model is asked about.
 """
 
-import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,20 +23,29 @@ class Look(NamedTuple):
     grey: bool
 
 
+def no_bombs() -> warnings.catch_warnings:
+    """Within, what Pillow warns of is an error: a small file that says it has more pixels than any photograph."""
+    return warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning)
+
+
 @contextmanager
 def opened(file: Path) -> Iterator[Image.Image]:
     """A picture of any kind; whatever cannot be read is a UserError, also while one is at work with it."""
     try:
+        if file.exists() and not file.is_file():
+            raise ValueError("it is no file")
         with Image.open(file) as picture:
             yield picture
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"there is no file {file}.") from None
     except UnidentifiedImageError as error:
         reason = "it is empty" if file.is_file() and not file.stat().st_size else "it is of no kind that is known"
         raise UserError(f"{file} cannot be read as a picture ({reason}).") from error
-    except Image.DecompressionBombWarning as error:
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UserError(f"{file} cannot be read as a picture (it has far more pixels than any photograph).") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+    except Exception as error:  # damage comes up as anything, from struct.error to RuntimeError
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(f"{file} cannot be read as a picture ({reason}).") from error
 

@@ -8,9 +8,8 @@ import json
 import os
 import re
 import unicodedata
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -21,14 +20,13 @@ from PIL import Image
 
 from fashion_mnist.config import DataConfig
 from fashion_mnist.data.dataset import Arrays, check_classes, in_parts, set_aside
-from fashion_mnist.data.decode import Look, look, read
+from fashion_mnist.data.decode import Look, look, no_bombs, read
 from fashion_mnist.errors import UserError, progress, say
 from fashion_mnist.files import complete
 
 LARGEST_SIDE = 64  # pixels, unless data.side asks for more
 MOST_NAMED = 100  # damaged files in one sentence
 TRAIN, TEST = "train", "test"
-SETTINGS = ("side", "channels", "test", "drawing_seed", "class_names", "skip_damaged")  # which change what is made
 OTHER_PARTS = {"val", "valid", "validation", "dev"}
 
 Item = TypeVar("Item")
@@ -85,15 +83,25 @@ def subfolders(place: Path) -> dict[str, Path]:
     """The folders in one, by the names that their classes get; what is hidden is not looked at."""
     found: dict[str, Path] = {}
     for folder in sorted(place.iterdir()):
+        if folder.is_symlink() and not folder.exists():
+            raise UserError(f"{folder} is a link that leads nowhere; remove it.")
         if folder.name[0] == "." or not folder.is_dir():
             continue
         name = unicodedata.normalize("NFC", folder.name)  # else accents on a Mac would be other letters than elsewhere
-        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name) or name in found:
-            raise UserError(f"the folder {folder.name!r} in {place} cannot name a class; rename it.")
-        if Path(os.path.realpath(place)).is_relative_to(os.path.realpath(folder)):
-            raise UserError(f"{folder} is a link to a folder that it lies in; remove it.")
+        if name in found:
+            raise UserError(f"two folders in {place} have the name {name!r}; rename one.")
+        refuse_links_back(place, [folder])
         found[name] = folder
     return found
+
+
+def refuse_links_back(place: Path, folders: Iterable[Path]) -> None:
+    """Refuses links that would put pictures of one class among those of another, or never end."""
+    around = Path(os.path.realpath(place))
+    for link in (folder for folder in folders if folder.is_symlink()):
+        target = Path(os.path.realpath(link))
+        if target.is_relative_to(around) or around.is_relative_to(target):
+            raise UserError(f"{link} is a link to a folder of the same dataset, or around it; remove it.")
 
 
 def pictures_of(place: Path) -> dict[str, list[tuple[str, Path]]]:
@@ -101,6 +109,7 @@ def pictures_of(place: Path) -> dict[str, list[tuple[str, Path]]]:
     others = Counter(file.suffix or "no suffix" for file in place.iterdir() if file.is_file())
     found = {}
     for name, folder in subfolders(place).items():
+        refuse_links_back(place, (Path(inner, each) for inner, folders, _ in os.walk(folder) for each in folders))
         files = sorted(visible(folder))
         found[name] = [(file.relative_to(folder).as_posix(), file) for file in files if is_picture(file)]
         others.update(file.suffix or "no suffix" for file in files if not is_picture(file))
@@ -135,16 +144,21 @@ def natural(name: str) -> list[Any]:
 def visible(folder: Path) -> Iterator[Path]:
     """The files that are not hidden in a folder and below, through links too, but in no folder twice."""
     seen = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=refuse_unreadable, followlinks=True):
         new = os.path.realpath(place) not in seen
         seen.add(os.path.realpath(place))
         folders[:] = [name for name in folders if new and name[0] != "."]
         yield from (Path(place, name) for name in names if new and name[0] != ".")
 
 
+def refuse_unreadable(error: OSError) -> None:
+    raise UserError(f"{error.filename} cannot be read ({error.strerror}).") from error
+
+
 def is_picture(file: Path) -> bool:
-    """Whether a file's name ends as that of a picture which can be read here."""
-    return Image.registered_extensions().get(file.suffix.lower()) in Image.OPEN
+    """Whether a file's name ends as that of a picture that can be read here. What never ends, as a pipe, is no file."""
+    known = Image.registered_extensions().get(file.suffix.lower()) in Image.OPEN
+    return known and (file.is_file() or file.is_symlink())  # and a link that leads nowhere is to be named
 
 
 def digest_of(folder: Folder, remembered: Path) -> str:
@@ -155,7 +169,8 @@ def digest_of(folder: Folder, remembered: Path) -> str:
 
     def state(file: Path) -> list[int]:
         with suppress(OSError):
-            return [file.stat().st_size, file.stat().st_mtime_ns]
+            about = file.stat()
+            return [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino]
         return []
 
     def content(file: Path) -> str:
@@ -163,7 +178,7 @@ def digest_of(folder: Folder, remembered: Path) -> str:
             return hashlib.sha256(file.read_bytes()).hexdigest()
         return ""
 
-    states = short_digest([folder.names, [state(file) for file in folder.files]])
+    states = short_digest([str(folder.place.absolute()), folder.names, [state(file) for file in folder.files]])
     with suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(remembered.read_text(encoding="utf-8"))
         if known["states"] == states:
@@ -185,7 +200,7 @@ def image_arrays(folder: Folder, config: DataConfig) -> Arrays:
         UserError: some cannot be read, all of which are named; or a class has too few for what is asked for.
     """
     for_test(folder, config)  # what cannot be divided need not be read
-    with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+    with no_bombs():
         looks = for_each(unless_damaged(look), folder.files, "looking")
         shape = shape_of([each for each in looks if isinstance(each, Look)], config)
         images = np.zeros((len(folder.files), *shape), np.uint8)
@@ -213,7 +228,7 @@ def for_test(folder: Folder, config: DataConfig) -> np.ndarray:
     """Which of the files are for the test, bool (n,)."""
     if folder.of_test is not None:
         return folder.of_test
-    return set_aside(folder.labels, config.test, "data.test", folder.class_names, config.drawing_seed)
+    return set_aside(folder.labels, config.test, "data.test", folder.class_names, config.drawing_seed, of_each=True)
 
 
 def shape_of(looks: Sequence[Look], config: DataConfig) -> tuple[int, ...]:

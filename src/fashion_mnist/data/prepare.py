@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROWS, MOST_SHOWN = 20, 100  # classes on the sheet of samples: one above the other, and altogether
+SETTINGS = {
+    "images": ("side", "channels", "test", "drawing_seed", "class_names", "skip_damaged"),
+    "npz": ("class_names",),
+}
 TAKEN = ("fashion_mnist", "synthetic", "auto", "tfds", "tfds_unofficial")  # names of datasets that are not one's own
 
 
@@ -101,10 +105,9 @@ def prepare_images(config: DataConfig, root: Path) -> Path:
     name = name_of(config, Path(config.dir).expanduser().resolve().name)
     folder = images.find(config)
     digest = images.digest_of(folder, root / f".{name}.json")
-    settings = ", ".join(f"{key}={getattr(config, key)}" for key in images.SETTINGS)
     about = {
         "name": name,
-        "source": f"fashion_mnist.images: {len(folder.files)} files, digest {digest}, {settings}",
+        "source": f"fashion_mnist.images: {len(folder.files)} files, digest {digest}, {settings_of(config)}",
         "license": "not stated",
         "class_names": folder.class_names,
     }
@@ -128,8 +131,7 @@ def prepare_npz(config: DataConfig, root: Path) -> Path:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
     except OSError as error:
         raise UserError(f"cannot read {file} ({error.strerror}); data.file=FILE names an .npz file.") from error
-    names = ",".join(config.class_names or ()) or None
-    source = f"fashion_mnist.npz: digest {digest}, class_names={names}"
+    source = f"fashion_mnist.npz: digest {digest}, {settings_of(config)}"
 
     def make() -> tuple[Arrays, dict[str, Any]]:
         arrays, class_names = npz_arrays(file, config)
@@ -140,9 +142,17 @@ def prepare_npz(config: DataConfig, root: Path) -> Path:
 
 def prepared_before(config: DataConfig, root: Path, what: str) -> Path:
     """What was prepared under this name, where only that is named; `what` else must be."""
-    if config.name and config.name not in TAKEN and intact_card(root / config.name):
-        return root / config.name
-    raise UserError(f"data={config.source} needs {what}.")
+    card = intact_card(root / config.name) if config.name and config.name not in TAKEN else None
+    if card is None:
+        raise UserError(f"data={config.source} needs {what}.")
+    if not (card.source.startswith(f"fashion_mnist.{config.source}:") and card.source.endswith(settings_of(config))):
+        raise UserError(f"{root / card.name} was prepared otherwise ({card.source}); this needs {what}.")
+    return root / card.name
+
+
+def settings_of(config: DataConfig) -> str:
+    """The keys that decide what is made of pictures, or of a file."""
+    return ", ".join(f"{key}={getattr(config, key)}" for key in SETTINGS[config.source])
 
 
 def name_of(config: DataConfig, found: str) -> str:
@@ -155,7 +165,16 @@ def name_of(config: DataConfig, found: str) -> str:
 
 
 def checked(arrays: Arrays, about: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+    """Refuses what cannot be learned from, and says what makes a test say little."""
     check_arrays(arrays, about["class_names"])
+    train, test = (
+        [hashlib.md5(image.tobytes(), usedforsecurity=False).digest() for image in arrays[f"{part}_images"]]
+        for part in ("train", "test")
+    )
+    learned = set(train)
+    if known := sum(each in learned for each in test):
+        count = f"{known:,} of {len(test):,} test images"
+        say(f"{count} are among the training images, too: whoever learns those by heart gets these right.")
     return arrays, about
 
 

@@ -147,7 +147,7 @@ def as_dataset(
     kind = np.uint8 if len(used) <= 256 else np.uint16
     parts = [(images, np.searchsorted(used, labels).astype(kind)) for images, labels in read]
     if len(parts) == 1:
-        of_test = set_aside(parts[0][1], config.test, "data.test", class_names, config.drawing_seed)
+        of_test = set_aside(parts[0][1], config.test, "data.test", class_names, config.drawing_seed, of_each=True)
         return in_parts(*parts[0], of_test), class_names
     return {
         f"{part}_{what}": array

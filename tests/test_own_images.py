@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,20 @@ def test_a_model_is_not_judged_on_classes_that_it_has_not_learned(digits: Path) 
     garments = run_here(*TINY, "model=cnn", step="evaluate")
     assert_one_sentence(garments, "is a model of pictures, with other images or classes than synthetic garments")
     assert run_here(*TRAINED, step="evaluate").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "card", [b"{", b"[]", b'{"name": "x"}', b'{"name":"x","source":"","license":"","class_names":[],"files":{}}',
+             b'{"name":"x","source":"","license":"","class_names":["a"],"files":{"train_images.npy":{"shape":[1,99999,99999]}}}']
+)  # fmt: skip
+def test_a_card_that_is_none_is_refused_before_a_picture_is_read(card: bytes, empty_folder: Path) -> None:
+    with zipfile.ZipFile("model.keras", "w") as archive:
+        archive.writestr("dataset.json", card)
+    Path("outputs/models/cnn").mkdir(parents=True)
+    Path("model.keras").rename("outputs/models/cnn/model.keras")
+    Image.new("L", (8, 8)).save("picture.png")
+    answered = run_here("picture.png", "model=cnn", step="predict")
+    assert_one_sentence(answered, "train it again")
 
 
 @pytest.mark.slow

@@ -47,6 +47,7 @@ from fashion_mnist.tracking import store
 from fashion_mnist.tracking.logged_model import card_with, keras_file
 
 BATCH = 256
+LARGEST_IMAGE = 1 << 24  # pixels
 Model = Callable[[np.ndarray], np.ndarray]  # images, uint8 -> probabilities, float32 (n, classes)
 
 
@@ -133,10 +134,24 @@ def found(address: str, tracking: TrackingConfig, folder: Path) -> tuple[Path, C
 
     The address is a file, or what MLflow knows as `runs:/<id>/model` or `models:/<name>@<alias>`, which is downloaded.
     """
-    if ":/" not in address:
-        return Path(address), card_in(Path(address))
-    file = keras_file(store.connect(tracking), address, folder)
-    return file, card_with(file)
+    if ":/" in address:
+        file = keras_file(store.connect(tracking), address, folder)
+        card = card_with(file)
+    else:
+        file, card = Path(address), card_in(Path(address))
+    if card and not is_sound(card):
+        raise UserError(f"{address} says nonsense of its images and classes; train it again.")
+    return file, card
+
+
+def is_sound(card: Card) -> bool:
+    """Whether a card, which may come from anywhere, says what images and classes are, before any memory is taken."""
+    try:
+        height, width, *colours = card.image_shape
+        named = all(isinstance(name, str) for name in card.class_names)
+        return named and colours in ([], [3]) and 0 < height * width <= LARGEST_IMAGE
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
 
 
 def read_all(files: Sequence[Path], card: Card | None) -> tuple[list[Path], np.ndarray]:

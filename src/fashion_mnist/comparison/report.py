@@ -120,11 +120,13 @@ def as_note(comparison: Comparison, experiment: str) -> str:
     """The description of the report's run in MLflow: the verdicts, and links to the runs that were compared."""
     groups = comparison.groups[:MOST_GROUPS]
     lines = [f"- {comparison.verdicts[group.name].sentence}" for group in groups if group.name in comparison.verdicts]
-    lines += ["", "| group | test accuracy | runs |", "| --- | --- | --- |"]
+    lines += ["", "| group | test accuracy | macro F1 | runs |", "| --- | --- | --- | --- |"]
     runs = f"#/experiments/{experiment}/runs"
     for group in groups:
         links = [f"[{each.seed}]({runs}/{each.run_id})" for each in group.trainings if each.run_id]
-        lines.append(f"| `{group.name}` | {group.accuracy_in_words} | {' '.join(links[:MOST_LINKS])} |")
+        f1 = group.mean("test_macro_f1")
+        cells = [f"`{group.name}`", group.accuracy_in_words, "" if f1 is None else f"{f1:.4f}"]
+        lines.append(f"| {' | '.join([*cells, ' '.join(links[:MOST_LINKS])])} |")
     if len(groups) < len(comparison.groups):
         lines += ["", f"{len(comparison.groups) - len(groups)} more are in the report."]
     note, steps = ("\n".join(each) for each in (lines, step_by_step(comparison)))

@@ -51,13 +51,20 @@ def metadata_of(digest: str, card: Card | None) -> dict[str, str]:
 
 
 def card_with(file: Path) -> Card | None:
-    """The card that MLflow has kept with a model whose Keras file was downloaded; None if it is of garments."""
+    """The card that MLflow has kept with a model whose Keras file was downloaded; None if it is of garments.
+
+    Raises:
+        UserError: what is kept there is no card.
+    """
     from mlflow.models import Model
 
     for folder in file.parents:
         if (folder / "MLmodel").is_file():
-            text = (Model.load(folder).metadata or {}).get(CARD)
-            return card_of(text) if text else None
+            try:
+                text = (Model.load(folder).metadata or {}).get(CARD)
+                return card_of(text) if text else None
+            except Exception as error:  # the file may come from anywhere, and damage comes up as anything
+                raise UserError(f"MLmodel of {file.name} cannot be read ({type(error).__name__}).") from error
     return None
 
 

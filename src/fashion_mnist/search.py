@@ -33,6 +33,7 @@ from fashion_mnist.cli import Task, main
 from fashion_mnist.config import TRIED, Config
 from fashion_mnist.errors import UserError, reason_of, say, terminal
 from fashion_mnist.evaluate import add_evaluation, evaluate_model
+from fashion_mnist.jobs import workers_of
 from fashion_mnist.tracking import lineage, store
 from fashion_mnist.tracking.logged_model import keras_file
 from fashion_mnist.tracking.outbox import Outbox, Parcel, deliver
@@ -130,24 +131,22 @@ class Search:
         return study
 
     def make_trials(self) -> None:
-        """Trains until no trial waits any more."""
+        """Trains until no trial waits any more; whoever is free takes the next one."""
         start, before = time.monotonic(), self.study.finished
-        while batch := self.claim():
-            with self.study.alive_at(batch):
-                jobs = [self.job_of(trial) for trial in batch]
-                outcomes = self.launcher.launch(jobs, initial_job_idx=batch[0].number)
-            for trial, outcome in zip(batch, outcomes, strict=True):
-                self.settle(trial, outcome)
-            finished = self.study.finished
-            left = (time.monotonic() - start) / max(finished - before, 1) * (self.settings.trials - finished)
-            say(f"{finished} of {self.settings.trials} trials, {self.best_so_far()}; about {left / 60:.1f} min left.")
-
-    def claim(self) -> "list[FrozenTrial]":
-        """As many trials that wait as are to be trained at a time."""
-        found = []
-        while len(found) < self.settings.jobs and (trial := self.study.claim()):
-            found.append(trial)
-        return found
+        workers, running = workers_of(self.launcher), {}
+        with self.study.alive_at(running):
+            while True:
+                while len(running) < self.settings.jobs and (trial := self.study.claim()):
+                    running[trial.number] = trial
+                    workers.start(self.job_of(trial), trial.number)
+                if not running:
+                    return
+                for number, outcome in workers.ended():
+                    self.settle(running.pop(number), outcome)
+                finished = self.study.finished
+                left = (time.monotonic() - start) / max(finished - before, 1) * (self.settings.trials - finished)
+                done = f"{finished} of {self.settings.trials} trials"
+                say(f"{done}, {self.best_so_far()}; about {left / 60:.1f} min left.")
 
     def values_of(self, trial: "FrozenTrial") -> dict[str, str]:
         """What is tried, as one types it."""

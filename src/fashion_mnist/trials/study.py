@@ -11,7 +11,7 @@ import platform
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -118,14 +118,14 @@ class Study:
         return trial._trial_id in self.storage._get_stale_trial_ids(self.id)
 
     @contextmanager
-    def alive_at(self, trials: "Sequence[FrozenTrial]") -> Iterator[None]:
-        """Gives signs of life of trials that were claimed, in the background."""
+    def alive_at(self, trials: "Mapping[int, FrozenTrial]") -> Iterator[None]:
+        """Gives signs of life of the trials that are at work, by number, in the background."""
         ended = threading.Event()
 
         def beat() -> None:
             while not ended.wait(HEARTBEAT):
                 with suppress(Exception):  # training goes on; whoever asks next time will see
-                    for trial in trials:
+                    for trial in list(trials.values()):
                         self.storage.record_heartbeat(trial._trial_id)
 
         threading.Thread(target=beat, daemon=True).start()

@@ -4,16 +4,20 @@ import ast
 import dataclasses
 import difflib
 import functools
+import importlib.util
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from fashion_mnist.config import ARGUMENTS, CONF, GROUPS, SCHEMAS, STEP, Config, Rule
+from fashion_mnist.config import ARGUMENTS, CONF, GROUPS, SCHEMAS, STEP, ClusterConfig, Config, Rule
 from fashion_mnist.errors import UserError
 from fashion_mnist.passwords import refuse
 
+RAY_LAUNCHER = "hydra_plugins.fashion_mnist.RayLauncher"
 UNTYPED = ("defaults", "hydra", "_target_")  # what stands in conf/ and is no key to be set
 OF_DATASET = ("image_shape", "classes")  # arguments of models that no key sets
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
@@ -120,6 +124,40 @@ def check_training(config: Config, choices: dict[str, str]) -> None:
                 raise UserError(f"{group}._target_ cannot be set; a file in conf/{group} makes it an option.")
             expected = group if key in ("name", "_target_") else example.get(key, value)
             check_argument(f"{group}.{key}", value, expected, ARGUMENTS.get(key))
+
+
+def of_plugin(hydra: HydraConf, kind: str, target: str, schema: type) -> Any:
+    """The settings of one of our own plugins for Hydra as a dataclass of `config`; nothing if another is chosen.
+
+    Args:
+        hydra: all that Hydra was told.
+        kind: sweeper or launcher.
+        target: the plugin's class.
+        schema: the dataclass.
+    """
+    settings: Any = OmegaConf.to_container(getattr(hydra, kind), resolve=True)
+    file = f"conf/hydra/{kind}/{hydra.runtime.choices[f'hydra/{kind}']}.yaml"
+    if not isinstance(settings, dict) or "_target_" not in settings:
+        raise UserError(f"{file} must consist of lines such as `_target_: {target}`.")
+    if settings.pop("_target_") != target:
+        return None
+    settings.pop("_recursive_", None)
+    try:
+        return built(schema, settings)
+    except MissingMandatoryValue as error:
+        raise UserError(f"{file}: {str(error).splitlines()[0].rpartition(' has ')[2]}.") from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"hydra.{kind}.{error.full_key}: {str(error).splitlines()[0].rstrip('.')}.") from error
+    except UserError as error:
+        raise UserError(f"hydra.{kind}.{error}") from error
+
+
+def cluster_of(hydra: HydraConf) -> ClusterConfig | None:
+    """The settings of Ray, where Hydra is to give jobs to it; refuses what cannot be."""
+    cluster = of_plugin(hydra, "launcher", RAY_LAUNCHER, ClusterConfig)
+    if cluster and importlib.util.find_spec("ray") is None:
+        raise UserError("hydra/launcher=ray needs Ray: uv sync --extra cluster")
+    return cluster
 
 
 def read(file: Path) -> dict[str, Any]:

@@ -25,12 +25,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from fashion_mnist.checks import checked, unknown_key
+from fashion_mnist.checks import checked, cluster_of, unknown_key
 from fashion_mnist.config import CONF
 from fashion_mnist.errors import UserError, make_streams_last
 from fashion_mnist.files import home
 from fashion_mnist.help import help_text
-from fashion_mnist.passwords import tidy_environment, without_password
+from fashion_mnist.passwords import refuse_variables, tidy_environment, without_password
 from fashion_mnist.trials.space import check_search, ends_of, search_of, with_params
 
 FLAGS = get_args_parser()._option_string_actions  # Hydra's own, such as "--cfg" and "-c"
@@ -113,9 +113,10 @@ def check_all(arguments: list[str], primary: str, multirun: bool = False) -> Non
     fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
     own_sweeper = any(override.key_or_group == "hydra/sweeper" for override in overrides)  # who knows what it can do
     search, varied = None, {}
-    if any("hydra/sweeper" in argument or argument.startswith("experiment=") for argument in fixed):
+    if any(argument.lstrip("+").startswith(("hydra/", "hydra.", "experiment=")) for argument in fixed):
         config = compose(fixed, primary)  # whose preset may say what is searched
         multirun = multirun or HydraConfig.get().mode == RunMode.MULTIRUN
+        cluster_of(HydraConfig.get())
         if multirun and (search := search_of(HydraConfig.get())):
             overrides = with_params(search, overrides)
             check_search(search, HydraConfig.get(), overrides, config)
@@ -148,6 +149,7 @@ def compose(overrides: list[str], primary: str = "config") -> Any:
     """
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         composed = hydra.compose(primary, overrides, return_hydra_config=True)
+    refuse_variables(composed.hydra.job.env_set)
     composed.hydra.runtime.output_dir, composed.hydra.job.num, composed.hydra.job.id = "outputs", 0, "0"  # as of a job
     HydraConfig.instance().set_config(composed)  # where `${hydra:...}` is looked up
     config = checked(composed, dict(composed.hydra.runtime.choices), primary)

@@ -156,13 +156,25 @@ class SearchConfig:
     sampler: dict[str, Any]
     pruner: dict[str, Any]
     trials: int = ruled(at_least(1))
-    jobs: int = ruled(at_least(1))
+    jobs: int | None = ruled(at_least(1), None)
     confirm: int = ruled(at_least(0))
     seed: int = ruled(between(0, 2**32))
     storage: str = ruled(NOT_EMPTY)
     params: dict[str, Any] | None = None
     study: str | None = ruled(A_NAME, None)
     trial: int | None = ruled(at_least(0), None)  # of this job, whose seed and values it decides
+
+
+@dataclass
+class ClusterConfig:
+    """conf/hydra/launcher/ray.yaml: which machines a sweep's jobs are given to, and what each of them gets."""
+
+    init: dict[str, Any]
+    num_cpus: float = ruled(POSITIVE)
+    num_gpus: float = ruled(at_least(0))
+    max_retries: int = ruled(at_least(0))
+    max_calls: int = ruled(at_least(1))
+    folder: str | None = None
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 from urllib.parse import unquote
 
 from fashion_mnist.errors import UserError
@@ -10,6 +11,7 @@ from fashion_mnist.errors import UserError
 STORE = re.compile(
     r"(?is)(\+*(?:tracking\.uri|hydra\.sweeper\.storage)=['\"]?|MLFLOW_\w+_URI=)(https?|postgresql(?:\+psycopg2?)?)://([^:/@\s]*)(?::((?:(?!://).)*))?@"
 )
+SECRET_NAME = re.compile("(?i)(passw|pwd|secret|token|credential|(access|api|private|account)_?key)")
 SECRET = re.compile(r"://[^/@\s]*:.*@|https?://[^/@\s]+@|://.*(password|passwd|pwd|token|secret)(=|%3d)", re.I | re.S)
 
 
@@ -32,6 +34,15 @@ def without_password(setting: str) -> str:
         setting = f"{key}{scheme}://{setting[found.end() :]}"
     refuse(re.split("[=:]", setting)[0], setting)
     return setting
+
+
+def refuse_variables(names: Iterable[str]) -> None:
+    """Refuses what hydra.job.env_set must not set: Hydra writes its settings down beside every job."""
+    if found := [name for name in names if SECRET_NAME.search(name)]:
+        raise UserError(
+            f"hydra.job.env_set would write {found[0]} into .hydra/hydra.yaml of every job; set it in the environment: "
+            f"export {found[0]}=..."
+        )
 
 
 def refuse(key: str, value: str) -> None:

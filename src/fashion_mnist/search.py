@@ -33,12 +33,12 @@ from fashion_mnist.cli import Task, main
 from fashion_mnist.config import TRIED, Config
 from fashion_mnist.errors import UserError, reason_of, say, terminal
 from fashion_mnist.evaluate import add_evaluation, evaluate_model
-from fashion_mnist.jobs import workers_of
+from fashion_mnist.jobs import Batches, Cluster, workers_of
 from fashion_mnist.tracking import lineage, store
 from fashion_mnist.tracking.logged_model import keras_file
 from fashion_mnist.tracking.outbox import Outbox, Parcel, deliver
 from fashion_mnist.tracking.run import ready
-from fashion_mnist.tracking.sweep import Sweep, link, markdown, note, show, sweep_digest
+from fashion_mnist.tracking.sweep import Sweep, close_abandoned, link, markdown, note, show, sweep_digest
 from fashion_mnist.train import train
 from fashion_mnist.trials.pictures import write_pictures, write_trials
 from fashion_mnist.trials.space import distribution_of, search_of, with_params, written
@@ -133,20 +133,28 @@ class Search:
     def make_trials(self) -> None:
         """Trains until no trial waits any more; whoever is free takes the next one."""
         start, before = time.monotonic(), self.study.finished
-        workers, running = workers_of(self.launcher), {}
-        with self.study.alive_at(running):
-            while True:
-                while len(running) < self.settings.jobs and (trial := self.study.claim()):
-                    running[trial.number] = trial
-                    workers.start(self.job_of(trial), trial.number)
-                if not running:
-                    return
-                for number, outcome in workers.ended():
-                    self.settle(running.pop(number), outcome)
-                finished = self.study.finished
-                left = (time.monotonic() - start) / max(finished - before, 1) * (self.settings.trials - finished)
-                done = f"{finished} of {self.settings.trials} trials"
-                say(f"{done}, {self.best_so_far()}; about {left / 60:.1f} min left.")
+        workers = workers_of(self.launcher)
+        running: dict[int, FrozenTrial] = {}
+        try:
+            with self.study.alive_at(running):
+                while self.give(workers, running):
+                    for number, outcome in workers.ended():
+                        self.settle(running.pop(number), outcome)
+                    finished = self.study.finished
+                    left = (time.monotonic() - start) / max(finished - before, 1) * (self.settings.trials - finished)
+                    done = f"{finished} of {self.settings.trials} trials"
+                    say(f"{done}, {self.best_so_far()}; about {left / 60:.1f} min left.")
+            workers.collect()
+        except BaseException:
+            workers.cancel()
+            raise
+
+    def give(self, workers: Cluster | Batches, running: "dict[int, FrozenTrial]") -> bool:
+        """Gives trials that wait to workers that are free, adds them to those running, and says if there are any."""
+        while len(running) < (self.settings.jobs or workers.room) and (trial := self.study.claim()):
+            running[trial.number] = trial
+            workers.start(self.job_of(trial), trial.number)
+        return bool(running)
 
     def values_of(self, trial: "FrozenTrial") -> dict[str, str]:
         """What is tried, as one types it."""
@@ -205,6 +213,8 @@ class Search:
 
     def conclude(self, client: "MlflowClient", run_id: str, status: str) -> None:
         """Shows and records what came out so far."""
+        if status == "FINISHED":
+            close_abandoned(client, run_id)
         trials, rows, told = self.study.trials, self.rows(), [self.summary(), *self.told]
         if len(rows) > 1:
             show(rows, None, f"The best of {len(trials)} trials")
@@ -271,13 +281,12 @@ class Search:
         first = self.config_of(best).seed + 1
         seeds = range(first, first + self.settings.confirm)
         others = [word for word in self.overrides_of(best) if not word.startswith("seed=")]
-        outcomes: list[JobReturn] = []
         jobs = [[*others, f"seed={seed}", f"hydra.sweep.subdir=confirm-{seed}"] for seed in seeds]
-        for start in range(0, len(jobs), self.settings.jobs):
-            outcomes += self.launcher.launch(jobs[start : start + self.settings.jobs], self.settings.trials + start)
+        outcomes = self.launcher.launch(jobs, self.settings.trials)
         accuracies = [test_accuracy(client.get_run(outcome.return_value)) for outcome in outcomes]
+        which = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
         spread = f" ± {statistics.stdev(accuracies):.4f}" if len(accuracies) > 1 else ""
-        told = f"{statistics.mean(accuracies):.4f}{spread} (n = {len(seeds)}, seeds {seeds[0]} to {seeds[-1]})"
+        told = f"{statistics.mean(accuracies):.4f}{spread} (n = {len(seeds)}, {which})"
         return f"Confirmed: test accuracy {told}."
 
 

@@ -151,8 +151,9 @@ def note(overrides: Sequence[str]) -> str:
 
 
 def conclude(client: "MlflowClient", run_id: str, status: str) -> None:
-    sweep = client.get_run(run_id)
-    jobs = jobs_of(client, sweep)
+    if status == "FINISHED":
+        close_abandoned(client, run_id)
+    jobs = jobs_of(client, sweep := client.get_run(run_id))
     rows, winner = summarize(jobs), best(jobs)
     if jobs:
         show(rows, f"best by validation accuracy: {rows[jobs.index(winner) + 1][0]}" if winner else None)
@@ -169,6 +170,13 @@ def jobs_of(client: "MlflowClient", sweep: "Run") -> "list[Run]":
     jobs = list(client.search_runs([sweep.info.experiment_id], f"tags.`mlflow.parentRunId` = '{sweep.info.run_id}'"))
     jobs += [client.get_run(key.removeprefix(SKIPPED)) for key in sweep.data.tags if key.startswith(SKIPPED)]
     return sorted(jobs, key=lambda job: job.info.start_time)
+
+
+def close_abandoned(client: "MlflowClient", run_id: str) -> None:
+    """Closes runs whose machine has died, of a sweep whose jobs have all ended: those began anew on another machine."""
+    for job in jobs_of(client, client.get_run(run_id)):
+        if job.info.status == "RUNNING":
+            client.set_terminated(job.info.run_id, "FAILED")
 
 
 def link(run: "Run") -> str:

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, ValueType
-from omegaconf import OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from fashion_mnist.checks import built
+from fashion_mnist.checks import of_plugin
 from fashion_mnist.config import Config, SearchConfig
 from fashion_mnist.errors import UserError
 
@@ -24,21 +22,8 @@ EXAMPLE = "-m 'optimizer.learning_rate=tag(log,interval(1e-4,1e-1))' 'model.hidd
 
 def search_of(hydra: HydraConf, of_trial: bool = False) -> SearchConfig | None:
     """The settings of the search that Hydra is at, or whose trial a job is; nothing if it is none."""
-    settings: Any = OmegaConf.to_container(hydra.sweeper, resolve=True)
-    file = f"conf/hydra/sweeper/{hydra.runtime.choices['hydra/sweeper']}.yaml"
-    if not isinstance(settings, dict) or "_target_" not in settings:
-        raise UserError(f"{file} must consist of lines such as `_target_: {SWEEPER}`.")
-    if settings.pop("_target_") != SWEEPER or (of_trial and settings.get("trial") is None):
-        return None
-    settings.pop("_recursive_", None)
-    try:
-        return built(SearchConfig, settings)
-    except MissingMandatoryValue as error:
-        raise UserError(f"{file}: {str(error).splitlines()[0].rpartition(' has ')[2]}.") from error
-    except OmegaConfBaseException as error:
-        raise UserError(f"hydra.sweeper.{error.full_key}: {str(error).splitlines()[0].rstrip('.')}.") from error
-    except UserError as error:
-        raise UserError(f"hydra.sweeper.{error}") from error
+    search = of_plugin(hydra, "sweeper", SWEEPER, SearchConfig)
+    return search if search and (search.trial is not None or not of_trial) else None
 
 
 def check_search(search: SearchConfig, hydra: HydraConf, overrides: Sequence[Override], config: Config) -> None:
@@ -54,10 +39,10 @@ def check_search(search: SearchConfig, hydra: HydraConf, overrides: Sequence[Ove
         raise UserError("hydra/sweeper=optuna needs Optuna: uv sync --extra search")
     if config.data.validation == 0:
         raise UserError("a search chooses by the validation images, and data.validation=0 leaves none.")
-    if search.jobs > 1 and hydra.launcher["_target_"] == BASIC_LAUNCHER:
+    if (search.jobs or 1) > 1 and hydra.launcher["_target_"] == BASIC_LAUNCHER:
         raise UserError(
-            f"hydra.sweeper.jobs={search.jobs} needs a launcher that works at several trainings, such as joblib: "
-            "uv pip install hydra-joblib-launcher, then hydra/launcher=joblib"
+            f"hydra.sweeper.jobs={search.jobs} needs a launcher that works at several trainings: "
+            "uv sync --extra search --extra cluster, then hydra/launcher=ray"
         )
     varied = [override for override in overrides if override.is_sweep_override()]
     if not varied:

@@ -1,0 +1,107 @@
+"""Two machines with networks and folders of their own, one sweep or search: everything arrives on the server."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import TINY
+from hosts import Host, cluster
+from teams import NEEDS_POSTGRESQL, NEEDS_S3, new_team
+
+pytest.importorskip("ray", reason="Ray is not installed: uv sync --extra cluster")
+pytest.importorskip("optuna", reason="Optuna is not installed: uv sync --extra search")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), NEEDS_POSTGRESQL, NEEDS_S3]
+TRIALS = 6
+RUNS = """
+import json, mlflow, tempfile
+from pathlib import Path
+from fashion_mnist.tracking.lineage import file_digest
+from fashion_mnist.tracking.logged_model import keras_file
+from fashion_mnist.training import saving
+
+client, told = mlflow.MlflowClient(), []
+for run in client.search_runs(["0"]):
+    told.append({"id": run.info.run_id, "status": run.info.status, "tags": run.data.tags, "metrics": run.data.metrics})
+    if "model_digest" in run.data.tags:
+        with tempfile.TemporaryDirectory() as folder:
+            model = saving.load(keras_file(client, f"runs:/{run.info.run_id}/model", Path(folder)))
+            saving.save(model, file := Path(folder, "again.keras"))
+            told[-1]["digest"] = file_digest(file)
+print(json.dumps(told))
+"""
+
+
+class Cluster:
+    """Two machines; the first has the team's servers, and is where one types."""
+
+    def __init__(self, first: Host, second: Host, address: str) -> None:
+        self.first, self.second, self.address = first, second, address
+        self.team = new_team(first.folder, first.address, first.within)
+        self.team.start()
+
+    def type(self, module: str, *typed: str) -> tuple[int, str]:
+        """Runs a step on the first machine; gives its exit code and what it said."""
+        launcher = ["hydra/launcher=ray", f"hydra.launcher.init.address={self.address}"]
+        process = self.first.start("-m", module, *typed, *launcher, **self.team.variables)
+        said = process.communicate(timeout=300)[0]
+        return process.returncode, said
+
+    def runs(self) -> list[dict[str, Any]]:
+        """All runs of the server, as one sees them who is on the first machine."""
+        process = self.first.start("-c", RUNS, **self.team.variables)
+        said = process.communicate(timeout=300)[0]
+        assert process.returncode == 0, said
+        return json.loads(said.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("hosts")) as found:
+        made = Cluster(*found)
+        yield made
+        made.team.stop()
+
+
+def test_a_sweep_is_made_on_both_and_complete_on_the_server(hosts: Cluster) -> None:
+    code, said = hosts.type("fashion_mnist", "-m", *TINY, "seed=0,1,2,3")
+    assert code == 0, said
+    runs = hosts.runs()
+    (parent,) = [run for run in runs if "sweep" in run["tags"]]
+    jobs = [run for run in runs if run is not parent]
+    assert sorted(run["tags"]["seed"] for run in jobs) == ["0", "1", "2", "3"]
+    assert {run["status"] for run in runs} == {"FINISHED"}
+    assert {run["tags"]["mlflow.parentRunId"] for run in jobs} == {parent["id"]}
+    assert all("test_accuracy" in run["metrics"] for run in jobs)
+    assert [run["digest"] for run in jobs] == [run["tags"]["model_digest"] for run in jobs]
+    made = [list(host.folder.glob("multirun/*/*/*/models/mlp/model.keras")) for host in (hosts.first, hosts.second)]
+    assert [len(files) > 0 for files in made] == [True, True]
+    assert sum(map(len, made)) == 4
+
+
+def test_a_search_is_made_on_both_and_its_winner_is_there(hosts: Cluster) -> None:
+    keys = [*TINY, "optimizer.learning_rate=interval(0.001,0.01)", f"hydra.sweeper.trials={TRIALS}"]
+    code, said = hosts.type("fashion_mnist.search", *keys, f"hydra.sweeper.storage={hosts.team.storage}")
+    assert code == 0, said
+    runs = {run["id"]: run for run in hosts.runs()}
+    (parent,) = [run for run in runs.values() if "best_command" in run["tags"]]
+    trials = [run for run in runs.values() if run["tags"].get("mlflow.parentRunId") == parent["id"]]
+    assert sorted(int(run["tags"]["trial"]) for run in trials) == list(range(TRIALS))
+    assert "test_accuracy" in runs[parent["tags"]["best_child"]]["metrics"]
+    assert list(hosts.first.folder.glob("outputs/searches/*/models/mlp/model.keras"))
+
+
+@pytest.mark.parametrize(
+    ("module", "key"),
+    [("fashion_mnist", "tracking.uri"), ("fashion_mnist.search", "hydra.sweeper.storage")],
+)
+def test_what_other_machines_cannot_reach_is_refused(hosts: Cluster, module: str, key: str) -> None:
+    if not hosts.first.within:
+        pytest.skip("both machines share a network")
+    many = ["-m"] if module == "fashion_mnist" else []
+    uri = ["tracking.uri=sqlite:///mlflow.db"] if key == "tracking.uri" else []
+    code, said = hosts.type(module, *many, *TINY, "optimizer.learning_rate=0.001,0.002", *uri)
+    assert code == 1
+    assert f"error: {key}=sqlite:///" in said
+    assert "cannot be reached by jobs on 10.77.0.2" in said
+    assert "Traceback" not in said

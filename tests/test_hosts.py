@@ -1,12 +1,17 @@
 """Two machines with networks and folders of their own, one sweep or search: everything arrives on the server."""
 
 import json
+import os
+import subprocess
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import TINY
 from hosts import Host, cluster
+from servers import DATABASES, program
 from teams import NEEDS_POSTGRESQL, NEEDS_S3, new_team
 
 pytest.importorskip("ray", reason="Ray is not installed: uv sync --extra cluster")
@@ -105,3 +110,34 @@ def test_what_other_machines_cannot_reach_is_refused(hosts: Cluster, module: str
     assert f"error: {key}=sqlite:///" in said
     assert "cannot be reached by jobs on 10.77.0.2" in said
     assert "Traceback" not in said
+
+
+def test_a_server_that_dies_in_the_middle_loses_nothing(hosts: Cluster) -> None:
+    keys = [*TINY, "trainer.epochs=40", "seed=10,11,12,13,14,15"]
+    launcher = ["hydra/launcher=ray", f"hydra.launcher.init.address={hosts.address}"]
+    process = hosts.first.start("-m", "fashion_mnist", "-m", *keys, *launcher, **hosts.team.variables)
+    while not list(hosts.second.folder.glob("checkpoints/*.npz")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.2)
+    hosts.team.kill("mlflow")
+    process.communicate(timeout=300)
+    hosts.team.start_mlflow()
+    code, said = hosts.type("fashion_mnist", "-m", *keys)
+    assert code == 0, said
+    runs = [run for run in hosts.runs() if run["tags"].get("seed", "") in {str(seed) for seed in range(10, 16)}]
+    assert sorted(run["tags"]["seed"] for run in runs if run["status"] == "FINISHED") == [str(n) for n in range(10, 16)]
+    assert all("test_accuracy" in run["metrics"] for run in runs if run["status"] == "FINISHED")
+    assert "RUNNING" not in {run["status"] for run in hosts.runs()}
+
+
+def test_no_secret_is_written_down(hosts: Cluster) -> None:
+    secret, own = hosts.team.password.encode(), {"password", "environment", "s3.json"}
+    places = [hosts.first.folder, hosts.second.folder, *(Path(host.own.name) for host in (hosts.first, hosts.second))]
+    files = [file for place in places for file in place.rglob("*") if file.is_file() and file.name not in own]
+    assert len(files) > 100
+    assert [file for file in files if secret in file.read_bytes()] == []
+    for name in DATABASES:
+        dump = [*hosts.first.within, program("pg_dump"), f"{hosts.team.address}/{name}"]
+        told = subprocess.run(dump, env={**os.environ, **hosts.team.variables}, capture_output=True, check=True).stdout
+        assert len(told) > 1000
+        assert secret not in told

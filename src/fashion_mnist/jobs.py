@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,25 @@ class Cluster:
         assert settings is not None
         self.settings = settings
         self.running: dict[Any, int] = {}
-        self.ray: Any = None
+
+    @cached_property
+    def ray(self) -> Any:
+        """Ray, connected."""
+        ray = connect(self.settings.init)
+        storage = self.config.hydra.sweeper.get("storage")
+        check_reach(ray, {"tracking.uri": self.config.tracking.uri, "hydra.sweeper.storage": storage})
+        return ray
+
+    @cached_property
+    def worker(self) -> Any:
+        """What a job is given to; one for all, since Ray counts the calls of each."""
+        options = {key: getattr(self.settings, key) for key in ("num_cpus", "num_gpus", "max_retries", "max_calls")}
+        return self.ray.remote(**options)(work)
 
     def launch(self, jobs: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
         """Makes all jobs of a sweep, numbered from `first`, and returns what came of them, in their order."""
         start, outcomes = time.monotonic(), dict[int, JobReturn]()
+        say(f"{len(jobs)} jobs, {self.room} at a time.")
         try:
             for number, overrides in enumerate(jobs, start=first):
                 self.start(overrides, number)
@@ -72,7 +87,7 @@ class Cluster:
         needs = {"CPU": self.settings.num_cpus, "GPU": self.settings.num_gpus}
         rooms = [
             min(node["Resources"].get(kind, 0) // need for kind, need in needs.items() if need)
-            for node in nodes(self.connected())
+            for node in nodes(self.ray)
         ]
         if not any(rooms):
             raise UserError(
@@ -87,9 +102,7 @@ class Cluster:
         config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
-        options = {key: getattr(self.settings, key) for key in ("num_cpus", "num_gpus", "max_retries", "max_calls")}
-        remote = self.connected().remote(**options)(work)
-        reference = remote.remote(self.task, config, environment(), self.folder, lineage.code_digest())
+        reference = self.worker.remote(self.task, config, environment(), self.folder, lineage.code_digest())
         self.running[reference] = number
 
     def ended(self) -> Iterator[tuple[int, JobReturn]]:
@@ -133,15 +146,6 @@ class Cluster:
             except RayError as error:
                 say(f"a machine cannot send what it has kept: {reason_of(getattr(error, 'cause', None) or error)}")
 
-    def connected(self) -> Any:
-        """Ray, on this machine or as part of a cluster; what workers print stays in Ray's own logs."""
-        if self.ray is None:
-            self.ray = connect(self.settings.init)
-            sweeper = self.config.hydra.sweeper
-            addresses = {"tracking.uri": self.config.tracking.uri, "hydra.sweeper.storage": sweeper.get("storage")}
-            check_reach(self.ray, addresses)
-        return self.ray
-
     @property
     def folder(self) -> str:
         return self.settings.folder or str(Path.cwd())
@@ -178,7 +182,7 @@ def workers_of(launcher: Any) -> Cluster | Batches:
 
 
 def connect(init: Mapping[str, Any]) -> Any:
-    """Ray, which is started here where no address is given."""
+    """Ray, which is started here where no address is given; what workers print stays in its own logs."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a job without GPUs sees what the machine has
     import ray

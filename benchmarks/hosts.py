@@ -4,6 +4,7 @@ Where such networks may not be made, both are on this machine's own network: the
 """
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
@@ -26,14 +27,14 @@ class Host:
         self.own = tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True)
         self.processes: list[subprocess.Popen[str]] = []
 
-    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
-        """Starts Python on the machine, in its folder."""
+    def start(self, *arguments: str, log: str | None = None, **environment: str) -> "subprocess.Popen[str]":
+        """Starts Python on the machine, in its folder; what it says can be read, or is in a file there, `log`."""
         own = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "FASHION_MNIST_"))}
         process = subprocess.Popen(
             [*self.within, sys.executable, *arguments],
             cwd=self.folder,
             env={**own, "RAY_USAGE_STATS_ENABLED": "0", **environment},
-            stdout=subprocess.PIPE,
+            stdout=(self.folder / log).open("a") if log else subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
@@ -44,7 +45,23 @@ class Host:
         """Lets the machine be a part of a cluster of Ray's, with one core."""
         place = [f"--node-ip-address={self.address}", f"--temp-dir={self.own.name}", "--num-cpus=1", "--block"]
         command = ["-m", "ray.scripts.scripts", "start", *how, *place, "--object-store-memory=100000000"]
-        return self.start(*command, FASHION_MNIST_FOLDER=str(self.folder))
+        return self.start(*command, log="ray.log", FASHION_MNIST_FOLDER=str(self.folder))
+
+    def kill(self) -> None:
+        """Ends everything on the machine at once, as a power cut does; for a machine with a network of its own."""
+        for process in self.processes_called(""):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+    def processes_called(self, beginning: str) -> list[int]:
+        """The machine's processes with such a name, but for the one that holds its network."""
+        network, found = Path(self.within[1].partition("=")[2]).readlink(), []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                name = (process / "cmdline").read_text(errors="replace")
+                if name.startswith(beginning) and not name.startswith("sleep"):
+                    found += [int(process.name)] if (process / "ns/net").readlink() == network else []
+        return found
 
     def stop(self) -> None:
         """Ends everything that was started, the last first."""

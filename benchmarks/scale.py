@@ -123,7 +123,7 @@ def serve(host: Host) -> str:
     served = ["-m", "mlflow", "server", "--host", host.address, "--port", str(port), "--workers", "1"]
     store = ["--backend-store-uri", f"sqlite:///{host.folder}/mlflow.db"]
     files = ["--artifacts-destination", str(host.folder / "artifacts")]
-    host.start(*served, *store, *files, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+    host.start(*served, *store, *files, log="mlflow.log", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
     ask = f"import requests, sys; sys.exit(requests.get('http://{host.address}:{port}/health').status_code != 200)"
     while subprocess.run([*host.within, sys.executable, "-c", ask], capture_output=True).returncode:
         time.sleep(0.5)

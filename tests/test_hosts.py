@@ -2,9 +2,11 @@
 
 import json
 import os
+import random
+import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from teams import NEEDS_POSTGRESQL, NEEDS_S3, new_team
 pytest.importorskip("ray", reason="Ray is not installed: uv sync --extra cluster")
 pytest.importorskip("optuna", reason="Optuna is not installed: uv sync --extra search")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), NEEDS_POSTGRESQL, NEEDS_S3]
-TRIALS = 6
+TRIALS, KILLS = 6, 20
 RUNS = """
 import json, mlflow, tempfile
 from pathlib import Path
@@ -51,6 +53,19 @@ class Cluster:
         process = self.first.start("-m", module, *typed, *launcher, **self.team.variables)
         said = process.communicate(timeout=300)[0]
         return process.returncode, said
+
+    def strike(self, victim: str, driver: "subprocess.Popen[str]") -> None:
+        """Kills something, and has it there again where nobody else would."""
+        if victim == "driver":
+            driver.kill()
+        elif victim == "database":
+            self.team.kill("postgresql")
+            self.team.start_postgresql()
+        elif victim == "machine":
+            self.second.kill()
+            self.second.join(f"--address={self.address}")
+        elif workers := self.first.processes_called("ray::work"):
+            os.kill(workers[0], signal.SIGKILL)
 
     def runs(self) -> list[dict[str, Any]]:
         """All runs of the server, as one sees them who is on the first machine."""
@@ -128,6 +143,35 @@ def test_a_server_that_dies_in_the_middle_loses_nothing(hosts: Cluster) -> None:
     assert sorted(run["tags"]["seed"] for run in runs if run["status"] == "FINISHED") == [str(n) for n in range(10, 16)]
     assert all("test_accuracy" in run["metrics"] for run in runs if run["status"] == "FINISHED")
     assert "RUNNING" not in {run["status"] for run in hosts.runs()}
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+def test_whatever_is_killed_the_search_comes_to_its_end(
+    hosts: Cluster, survived: Callable[[str, int, int], None]
+) -> None:
+    moments, count = random.Random(11), 0
+    for number in range(KILLS):
+        victim = ("driver", "worker", "machine", "database")[number % 4]
+        keys = [*TINY, "trainer.epochs=200", "optimizer.learning_rate=interval(0.001,0.01)"]
+        keys += [f"hydra.sweeper.trials={TRIALS}", f"hydra.sweeper.study=killed-{number}"]
+        keys += ["hydra/launcher=ray", f"hydra.launcher.init.address={hosts.address}"]
+        keys += [f"hydra.sweeper.storage={hosts.team.storage}"]
+        process = hosts.first.start("-m", "fashion_mnist.search", *keys, **hosts.team.variables)
+        time.sleep(moments.uniform(8, 20))
+        hosts.strike(victim, process)
+        process.communicate(timeout=300)
+        if process.returncode:
+            again = hosts.first.start("-m", "fashion_mnist.search", *keys, **hosts.team.variables)
+            said = again.communicate(timeout=300)[0]
+            assert again.returncode == 0, said
+        runs = hosts.runs()
+        parent = next(run for run in runs if f"study=killed-{number}" in run["tags"].get("mlflow.note.content", ""))
+        trials = [run for run in runs if run["tags"].get("mlflow.parentRunId") == parent["id"]]
+        ended = [run["tags"]["trial"] for run in trials if run["status"] == "FINISHED" or "pruned" in run["tags"]]
+        open_still = [run for run in (parent, *trials) if run["status"] == "RUNNING"]
+        count += sorted(map(int, ended)) == list(range(TRIALS)) and not open_still and parent["status"] == "FINISHED"
+    survived("`kill -9` of driver, worker, machine or database of a search on two machines: complete", count, KILLS)
 
 
 def test_no_secret_is_written_down(hosts: Cluster) -> None:

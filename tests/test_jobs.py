@@ -125,6 +125,11 @@ def test_settings_that_cannot_be_are_refused(empty_folder: Path, setting: str, w
     assert sorted(empty_folder.rglob("*")) == before
 
 
+def test_without_the_extra_one_is_told_how_to_get_it(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert_one_sentence(run_here("-m", *TINY, "seed=0,1", RAY, step="main"), "needs Ray: uv sync --extra cluster")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "words"),

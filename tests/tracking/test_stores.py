@@ -151,6 +151,14 @@ def test_a_password_that_cannot_be_moved_is_refused_unseen(setting: str, empty_f
     assert not list(empty_folder.rglob(".hydra"))
 
 
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "MLFLOW_TRACKING_TOKEN", "my_api_key"])
+def test_a_secret_for_the_jobs_is_not_for_hydras_files(name: str, empty_folder: Path) -> None:
+    process = run_here("-m", f"+hydra.job.env_set.{name}=s3cret", "seed=0,1", "data=synthetic", step="main")
+    assert_one_sentence(process, f"export {name}=", ".hydra/hydra.yaml")
+    assert "s3cret" not in process.stderr
+    assert not list(empty_folder.rglob(".hydra"))
+
+
 def test_a_password_from_a_file_of_conf_is_refused_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cret@host")  # as if it stood there: nothing has moved it
     with pytest.raises(UserError, match=r"^tracking\.uri holds a password") as refused:

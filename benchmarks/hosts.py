@@ -4,6 +4,7 @@ Where such networks may not be made, both are on this machine's own network: the
 """
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
+RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 class Host:
@@ -33,7 +35,7 @@ class Host:
         process = subprocess.Popen(
             [*self.within, sys.executable, *arguments],
             cwd=self.folder,
-            env={**own, "RAY_USAGE_STATS_ENABLED": "0", **environment},
+            env={**own, **RAY, **environment},
             stdout=(self.folder / log).open("a") if log else subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -152,4 +154,5 @@ while sum(node["Alive"] for node in ray.nodes()) < {count}:
 """
     file = host.folder / "wait.py"
     file.write_text(code)
-    subprocess.run([*host.within, sys.executable, str(file)], check=True, timeout=120, capture_output=True)
+    command = [*host.within, sys.executable, str(file)]
+    subprocess.run(command, env={**os.environ, **RAY}, check=True, timeout=120, capture_output=True)

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from common import environment, machine, official_folder, positive, wide_console
+from hosts import RAY as RAY_VARIABLES
 from hosts import Host, free_port, two_hosts, wait_for
 from rich import box
 from rich.table import Table
@@ -113,7 +114,7 @@ def measure(way: str, folder: Path, jobs: int) -> Measurement:
         store, server = f"sqlite:///{hosts[0].folder}/mlflow.db", serve(hosts[0])
         keys = ["hydra/launcher=ray", f"hydra.launcher.init.address={address}"]
         command = [*hosts[0].within, sys.executable, *typed, *keys]
-        seconds, megabytes = watched(command, hosts[0].folder, environment(MLFLOW_TRACKING_URI=server))
+        seconds, megabytes = watched(command, hosts[0].folder, environment(**RAY_VARIABLES, MLFLOW_TRACKING_URI=server))
         return Measurement(way, seconds, megabytes, digests_of(store))
 
 

@@ -135,7 +135,9 @@ def test_without_the_extra_one_is_told_how_to_get_it(empty_folder: Path, monkeyp
     ("setting", "words"),
     [
         ("hydra.launcher.num_cpus=1000", "no machine has num_cpus=1000 cores"),
-        ("hydra.launcher.init.address=127.0.0.1:9", "hydra.launcher.init: Ray cannot be reached"),
+        ("hydra.launcher.init.address=127.0.0.1:9", "hydra.launcher.init.address=127.0.0.1:9 does not answer"),
+        ("hydra.launcher.init.address=auto", "hydra.launcher.init: Could not find any running Ray instance"),
+        ("+hydra.launcher.init.colour=blue", "hydra.launcher.init: "),
     ],
 )
 def test_a_cluster_that_is_not_there_or_too_small_is_said(empty_folder: Path, setting: str, words: str) -> None:

@@ -82,10 +82,14 @@ class Team:
             new = self.folder / "postgresql.new"
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir(mode=0o700)
-            give_to_postgres(new)
-            word = ["--auth=scram-sha-256", f"--username={USER}", "--pwfile=/dev/stdin", "--no-sync"]
-            command = [*self.within, *unprivileged(), program("initdb"), f"--pgdata={new}", *word]
-            subprocess.run(command, input=self.password.encode(), check=True, stdout=subprocess.DEVNULL, cwd="/")
+            word = self.folder / "postgresql.password"
+            word.touch(mode=0o600)
+            word.write_text(self.password)
+            give_to_postgres(new, word)
+            how = ["--auth=scram-sha-256", f"--username={USER}", f"--pwfile={word}", "--no-sync"]
+            command = [*self.within, *unprivileged(), program("initdb"), f"--pgdata={new}", *how]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
+            word.unlink()
             with (new / "pg_hba.conf").open("a") as rules:
                 rules.write("host all all samenet scram-sha-256\n")
             new.rename(place)
@@ -184,12 +188,13 @@ def unprivileged() -> list[str]:
     return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
 
 
-def give_to_postgres(folder: Path) -> None:
-    """Gives root's folder to PostgreSQL's user, who must be able to come there."""
+def give_to_postgres(*paths: Path) -> None:
+    """Gives what is root's to PostgreSQL's user, who must be able to come there."""
     if os.getuid() == 0:
-        if closed := [parent for parent in folder.parents if not parent.stat().st_mode & 0o001]:
+        if closed := [parent for parent in paths[0].parents if not parent.stat().st_mode & 0o001]:
             sys.exit(f"error: the user postgres cannot enter {closed[-1]}; choose another --folder, such as /srv/team.")
-        shutil.chown(folder, "postgres", "postgres")
+        for path in paths:
+            shutil.chown(path, "postgres", "postgres")
 
 
 def main() -> None:

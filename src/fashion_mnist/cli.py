@@ -88,7 +88,7 @@ class Task:
                     # The jobs of a sweep often share a variant, and must not overwrite each other's model.
                     config.output_dir = str(Path(hydra_config.runtime.output_dir))
             if not self.full_error:
-                del os.environ["HYDRA_FULL_ERROR"]  # the programs that the job starts are not to inherit it
+                os.environ.pop("HYDRA_FULL_ERROR", None)  # the programs that the job starts are not to inherit it
             return job(config)
         except Exception as error:
             if in_sweep:  # Hydra goes on with the other jobs, and reports the first failure at the end

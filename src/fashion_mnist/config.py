@@ -156,10 +156,10 @@ class SearchConfig:
     sampler: dict[str, Any]
     pruner: dict[str, Any]
     trials: int = ruled(at_least(1))
-    jobs: int | None = ruled(at_least(1), None)
     confirm: int = ruled(at_least(0))
     seed: int = ruled(between(0, 2**32))
     storage: str = ruled(NOT_EMPTY)
+    jobs: int | None = ruled(at_least(1), None)
     params: dict[str, Any] | None = None
     study: str | None = ruled(A_NAME, None)
     trial: int | None = ruled(at_least(0), None)  # of this job, whose seed and values it decides

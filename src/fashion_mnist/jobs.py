@@ -7,6 +7,7 @@ installed; nothing of it travels but the name of the step and the job's configur
 import os
 import platform
 import re
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -188,13 +189,27 @@ def connect(init: Mapping[str, Any]) -> Any:
     import ray
 
     given = {key: value for key, value in init.items() if value is not None}
+    check_answer(str(given.get("address", "")))
     local = {} if "address" in given else {"include_dashboard": False, "object_store_memory": OBJECTS}
     try:
         if not ray.is_initialized():
             ray.init(**{"log_to_driver": False, "logging_level": "ERROR", **local, **given})
     except Exception as error:  # of whatever kind Ray has for it
-        raise UserError(f"hydra.launcher.init: Ray cannot be reached: {reason_of(error)}") from error
+        how = "; is RAY_AUTH_MODE the same there, and the token?" if "address" in given else ""
+        raise UserError(f"hydra.launcher.init: {reason_of(error).rstrip('.')}{how}") from error
     return ray
+
+
+def check_answer(address: str) -> None:
+    """Refuses the address of a machine that does not answer; Ray would try for minutes."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except OSError as error:
+            raise UserError(
+                f"hydra.launcher.init.address={address} does not answer ({error}); `ray start --head` begins a cluster."
+            ) from error
 
 
 def nodes(ray: Any) -> list[dict[str, Any]]:

@@ -37,13 +37,13 @@ def test_what_one_has_built_another_pulls_and_nothing_is_left_to_do(team: Team, 
     paths = {"PYTHONPATH": str(mine / "src")}
     typed("dvc repro evaluate@linear", mine, **paths)
     typed("dvc remote add --local --default team s3://dvc", mine)
-    pushed = typed("dvc push evaluate@linear", mine, **team.variables)
+    pushed = typed("dvc push --with-deps evaluate@linear", mine, **team.variables)
     assert re.search(r"[1-9]\d* files? pushed", pushed)
     typed("git add --all", mine)
     typed("git -c user.name=me -c user.email=me@here commit --quiet --allow-empty --message built", mine)
     typed(f"git clone --quiet {mine} {yours}", tmp_path)
     typed("dvc remote add --local --default team s3://dvc", yours)
-    typed("dvc pull evaluate@linear", yours, **team.variables)
+    typed("dvc pull --with-deps evaluate@linear", yours, **team.variables)
     said = typed("dvc repro evaluate@linear", yours, PYTHONPATH=str(yours / "src"))
     assert "up to date" in said
     assert "Running" not in said

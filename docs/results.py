@@ -204,7 +204,8 @@ def ladder_picture(study: dict, ladder: dict[str, dict[str, list[dict]]]) -> Fig
         for name in programs:
             if name.startswith("PyTorch"):
                 value = statistics.mean(each["test_accuracy"] for each in programs[name])
-                axes.plot(median(programs[name], "seconds"), value, "^", color="#c2571a", label=f"{step} in {name}")
+                marker = "v" if "compiled" in name else "^"
+                axes.plot(median(programs[name], "seconds"), value, marker, color="#c2571a", label=f"{step} in {name}")
     for name, seconds, value in of_ladder:
         axes.annotate(name, (seconds, value), (-7, 5), textcoords="offset points", ha="right", fontsize=8)
     for number, (name, seconds, value) in enumerate(sorted(points, key=lambda point: point[1])):

@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -88,8 +89,10 @@ class Team:
             give_to_postgres(new, word)
             how = ["--auth=scram-sha-256", f"--username={USER}", f"--pwfile={word}", "--no-sync"]
             command = [*self.within, *unprivileged(), program("initdb"), f"--pgdata={new}", *how]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
+            done = subprocess.run(command, capture_output=True, text=True, cwd="/")
             word.unlink()
+            if done.returncode:
+                raise RuntimeError(f"PostgreSQL's initdb: {done.stderr.strip().splitlines()[-1]}")
             with (new / "pg_hba.conf").open("a") as rules:
                 rules.write("host all all samenet scram-sha-256\n")
             new.rename(place)
@@ -204,9 +207,14 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=5000, help="the first of six, of MLflow's server (default: 5000)")
     arguments = parser.parse_args()
     if any(find_spec(module) is None for module in ("psycopg", "boto3")) or not WEED.is_file():
-        sys.exit("error: the servers need more packages: uv sync --extra team --group team")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    team = Team(arguments.folder, arguments.port)
+        sys.exit("error: the servers need more packages: uv sync --inexact --extra team --group team")
+    for ended in (signal.SIGTERM, signal.SIGHUP):  # as when its terminal is closed
+        signal.signal(ended, signal.default_int_handler)
+    check_ports(arguments.port)
+    try:
+        team = Team(arguments.folder, arguments.port)
+    except OSError as error:
+        sys.exit(f"error: {arguments.folder} cannot be written ({error}); choose another --folder.")
     try:
         team.start()
         print(told(team), flush=True)
@@ -219,7 +227,17 @@ def main() -> None:
     except KeyboardInterrupt:
         pass
     finally:
+        for ended in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # once is enough
+            signal.signal(ended, signal.SIG_IGN)
         team.stop()
+
+
+def check_ports(first: int) -> None:
+    """Ends the program where another one answers already: it would be taken for one of these."""
+    for port in range(first, first + 6):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                sys.exit(f"error: port {port} is in use; choose another --port.")
 
 
 def told(team: Team) -> str:

@@ -156,7 +156,7 @@ def cluster_of(hydra: HydraConf) -> ClusterConfig | None:
     """The settings of Ray, where Hydra is to give jobs to it; refuses what cannot be."""
     cluster = of_plugin(hydra, "launcher", RAY_LAUNCHER, ClusterConfig)
     if cluster and importlib.util.find_spec("ray") is None:
-        raise UserError("hydra/launcher=ray needs Ray: uv sync --extra cluster")
+        raise UserError("hydra/launcher=ray needs Ray: uv sync --inexact --extra cluster")
     return cluster
 
 

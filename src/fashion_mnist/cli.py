@@ -22,7 +22,7 @@ from hydra.core.override_parser.types import ValueType
 from hydra.core.utils import env_override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from fashion_mnist.checks import checked, cluster_of, unknown_key
@@ -149,12 +149,19 @@ def compose(overrides: list[str], primary: str = "config") -> Any:
     """
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         composed = hydra.compose(primary, overrides, return_hydra_config=True)
-    refuse_variables(composed.hydra.job.env_set)
+    refuse_variables([*composed.hydra.job.env_set, *keys_in(OmegaConf.to_container(composed.hydra.launcher))])
     composed.hydra.runtime.output_dir, composed.hydra.job.num, composed.hydra.job.id = "outputs", 0, "0"  # as of a job
     HydraConfig.instance().set_config(composed)  # where `${hydra:...}` is looked up
     config = checked(composed, dict(composed.hydra.runtime.choices), primary)
     config.overrides = overrides
     return config
+
+
+def keys_in(settings: Any) -> Iterator[str]:
+    """All keys of nested settings."""
+    for key, value in settings.items() if isinstance(settings, dict) else ():
+        yield str(key)
+        yield from keys_in(value)
 
 
 def as_overrides(arguments: Iterable[str]) -> list[str]:

@@ -46,9 +46,16 @@ def one_of(*choices: str) -> Rule:
     return Rule(f"one of {', '.join(choices)}", lambda value: value in choices)
 
 
+def is_share(value: float) -> bool:
+    """Whether Ray can give so many cores or GPUs to a job."""
+    return 0.01 <= value <= 1 or (value > 1 and value == int(value))
+
+
 POSITIVE = Rule("above 0", lambda value: 0 < value < float("inf"))
 A_SHARE = Rule("at least 0 and at most 1", lambda value: 0 <= value <= 1)
 SECONDS = Rule("above 0 and at most 3600", lambda value: 0 < value <= 3600)
+SHARES = Rule("a whole number above 0, or a share from 0.01 to 1", lambda value: is_share(value))
+SHARES_OR_NONE = Rule("a whole number, or a share from 0.01 to 1", lambda value: value == 0 or is_share(value))
 NOT_EMPTY = Rule("a text that is not empty", str.strip)
 A_NAME = Rule(
     "a name of at most 100 letters, digits, '_', '-' and '.', since files are named after it",
@@ -170,11 +177,10 @@ class ClusterConfig:
     """conf/hydra/launcher/ray.yaml: which machines a sweep's jobs are given to, and what each of them gets."""
 
     init: dict[str, Any]
-    num_cpus: float = ruled(POSITIVE)
-    num_gpus: float = ruled(at_least(0))
+    num_cpus: float = ruled(SHARES)
     max_retries: int = ruled(at_least(0))
     max_calls: int = ruled(at_least(1))
-    folder: str | None = None
+    num_gpus: float | None = ruled(SHARES_OR_NONE, None)
 
 
 @dataclass

@@ -3,6 +3,8 @@
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from urllib.parse import unquote
 
 from fashion_mnist.errors import UserError
@@ -37,12 +39,23 @@ def without_password(setting: str) -> str:
 
 
 def refuse_variables(names: Iterable[str]) -> None:
-    """Refuses what hydra.job.env_set must not set: Hydra writes its settings down beside every job."""
+    """Refuses secrets among Hydra's own settings, such as in hydra.job.env_set: it writes them beside every job."""
     if found := [name for name in names if SECRET_NAME.search(name)]:
         raise UserError(
-            f"hydra.job.env_set would write {found[0]} into .hydra/hydra.yaml of every job; set it in the environment: "
+            f"Hydra would write {found[0]} into .hydra/hydra.yaml of every job; set it in the environment: "
             f"export {found[0]}=..."
         )
+
+
+def refuse_in_command_line() -> None:
+    """Refuses a password that was typed, where Ray would show the command line to everyone on a cluster."""
+    with suppress(OSError):
+        typed = Path("/proc/self/cmdline").read_text(errors="replace").split("\0")
+        if any(SECRET.search(word) for word in typed):
+            raise UserError(
+                "Ray shows this command line, and the password in it, to everyone on a cluster; keep it in PGPASSWORD, "
+                "or in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+            )
 
 
 def refuse(key: str, value: str) -> None:

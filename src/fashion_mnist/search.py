@@ -30,10 +30,10 @@ from omegaconf import DictConfig
 from fashion_mnist.__main__ import main_job
 from fashion_mnist.checks import as_one_run, checked
 from fashion_mnist.cli import Task, main
+from fashion_mnist.cluster.jobs import Batches, Cluster, workers_of
 from fashion_mnist.config import TRIED, Config
 from fashion_mnist.errors import UserError, reason_of, say, terminal
 from fashion_mnist.evaluate import add_evaluation, evaluate_model
-from fashion_mnist.jobs import Batches, Cluster, workers_of
 from fashion_mnist.tracking import lineage, store
 from fashion_mnist.tracking.logged_model import keras_file
 from fashion_mnist.tracking.outbox import Outbox, Parcel, deliver
@@ -151,7 +151,7 @@ class Search:
 
     def give(self, workers: Cluster | Batches, running: "dict[int, FrozenTrial]") -> bool:
         """Gives trials that wait to workers that are free, adds them to those running, and says if there are any."""
-        while len(running) < (self.settings.jobs or workers.room) and (trial := self.study.claim()):
+        while len(running) < workers.room(self.settings.jobs) and (trial := self.study.claim()):
             running[trial.number] = trial
             workers.start(self.job_of(trial), trial.number)
         return bool(running)

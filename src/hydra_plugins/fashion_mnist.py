@@ -32,7 +32,7 @@ class RayLauncher(Launcher):
         self.cluster: Any = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from fashion_mnist.jobs import Cluster
+        from fashion_mnist.cluster.jobs import Cluster
 
         self.cluster = Cluster(hydra_context, config, task_function)
 

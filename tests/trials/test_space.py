@@ -80,7 +80,7 @@ def test_a_search_that_cannot_be_made_is_refused_in_one_sentence(
 
 def test_a_search_without_the_extra_says_how_to_get_it(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    assert_one_sentence(run_here(*SEARCH, "seed=1,2", step="main"), "needs Optuna: uv sync --extra search")
+    assert_one_sentence(run_here(*SEARCH, "seed=1,2", step="main"), "needs Optuna: uv sync --inexact --extra search")
 
 
 def test_a_password_in_the_address_of_a_study_goes_where_postgresql_looks_for_it(

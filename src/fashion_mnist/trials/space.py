@@ -36,13 +36,13 @@ def check_search(search: SearchConfig, hydra: HydraConf, overrides: Sequence[Ove
         config: a configuration without what is varied.
     """
     if importlib.util.find_spec("optuna") is None:
-        raise UserError("hydra/sweeper=optuna needs Optuna: uv sync --extra search")
+        raise UserError("hydra/sweeper=optuna needs Optuna: uv sync --inexact --extra search")
     if config.data.validation == 0:
         raise UserError("a search chooses by the validation images, and data.validation=0 leaves none.")
     if (search.jobs or 1) > 1 and hydra.launcher["_target_"] == BASIC_LAUNCHER:
         raise UserError(
             f"hydra.sweeper.jobs={search.jobs} needs a launcher that works at several trainings: "
-            "uv sync --extra search --extra cluster, then hydra/launcher=ray"
+            "uv sync --inexact --extra cluster, then hydra/launcher=ray"
         )
     varied = [override for override in overrides if override.is_sweep_override()]
     if not varied:

@@ -174,7 +174,9 @@ def opened(address: str, patiently: bool) -> "optuna.storages.RDBStorage":
         with lock_of("store", str(Path.cwd()), address):
             return patient(insist(connected) if patiently else connected())
     except ImportError as error:
-        raise UserError(f"hydra.sweeper.storage={address} needs a driver ({error}): uv sync --extra team") from error
+        raise UserError(
+            f"hydra.sweeper.storage={address} needs a driver ({error}): uv sync --inexact --extra team"
+        ) from error
     except Exception as error:  # of SQLAlchemy, and of whichever driver it has
         raise UserError(f"hydra.sweeper.storage={address} cannot be used: {reason_of(error)}") from error
 

@@ -5,8 +5,8 @@ installed; nothing of it travels but the name of the step and the job's configur
 """
 
 import os
-import platform
 import re
+import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,30 +14,23 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from hydra import version
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fashion_mnist.checks import cluster_of
+from fashion_mnist.cluster.worker import Place, environment, send_the_rest, work
 from fashion_mnist.config import TrackingConfig
 from fashion_mnist.errors import UserError, reason_of, say
+from fashion_mnist.passwords import refuse_in_command_line
 from fashion_mnist.tracking import lineage
-from fashion_mnist.tracking.outbox import catch_up
-from fashion_mnist.tracking.store import PARENT
 
 CLOSING = 9.0  # seconds that jobs have to close their runs when the sweep is interrupted
-# Of the environment, by their beginnings: what a job on another machine needs, unless that machine says otherwise.
-CARRIED = ("FASHION_MNIST_", "MLFLOW_", "PG", "AWS_", "TF_", "XLA_", "CUDA_", "ONEDNN_")
-FOLDER = "FASHION_MNIST_FOLDER"  # the variable that says where jobs work on a machine
-ONLY_HERE = re.compile(r"sqlite:|\w+://([^/@]*@)?(localhost|127\.|\[::1\])")
-STORES = {
-    "tracking.uri": "`mlflow server --host 0.0.0.0` makes a database one that they can",
-    "hydra.sweeper.storage": "they can reach PostgreSQL: postgresql://HOST/DATABASE",
-}
+ONLY_HERE = re.compile(r"(localhost|127\..*|::1|0\.0\.0\.0|)")  # hosts in addresses
+STORES = {"tracking.uri": "http://SERVER:5000", "hydra.sweeper.storage": "postgresql://SERVER/optuna"}
 OBJECTS = 100_000_000  # bytes; jobs send each other nothing large
 
 
@@ -49,11 +42,12 @@ class Cluster:
         settings = cluster_of(config.hydra)
         assert settings is not None
         self.settings = settings
-        self.running: dict[Any, int] = {}
+        self.running: dict[Any, tuple[int, Sequence[str]]] = {}
 
     @cached_property
     def ray(self) -> Any:
         """Ray, connected."""
+        refuse_in_command_line()
         ray = connect(self.settings.init)
         storage = self.config.hydra.sweeper.get("storage")
         check_reach(ray, {"tracking.uri": self.config.tracking.uri, "hydra.sweeper.storage": storage})
@@ -62,13 +56,22 @@ class Cluster:
     @cached_property
     def worker(self) -> Any:
         """What a job is given to; one for all, since Ray counts the calls of each."""
-        options = {key: getattr(self.settings, key) for key in ("num_cpus", "num_gpus", "max_retries", "max_calls")}
-        return self.ray.remote(**options)(work)
+        calls = 1 if self.needs["GPU"] else self.settings.max_calls  # TensorFlow keeps a GPU until its process ends
+        options = {"num_cpus": self.needs["CPU"], "num_gpus": self.needs["GPU"], "max_calls": calls}
+        return self.ray.remote(**options, max_retries=self.settings.max_retries)(work)
+
+    @cached_property
+    def needs(self) -> dict[str, float]:
+        """What a job counts for, in Ray's words."""
+        gpus = self.settings.num_gpus
+        if gpus is None:
+            gpus = float(any(node["Resources"].get("GPU") for node in nodes(self.ray)))
+        return {"CPU": self.settings.num_cpus, "GPU": gpus}
 
     def launch(self, jobs: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
         """Makes all jobs of a sweep, numbered from `first`, and returns what came of them, in their order."""
         start, outcomes = time.monotonic(), dict[int, JobReturn]()
-        say(f"{len(jobs)} jobs, {self.room} at a time.")
+        say(f"{len(jobs)} jobs, {self.room()} at a time.")
         try:
             for number, overrides in enumerate(jobs, start=first):
                 self.start(overrides, number)
@@ -82,44 +85,42 @@ class Cluster:
             raise
         return [outcomes[number] for number in sorted(outcomes)]
 
-    @property
-    def room(self) -> int:
-        """How many jobs can be made at a time."""
-        needs = {"CPU": self.settings.num_cpus, "GPU": self.settings.num_gpus}
+    def room(self, wanted: int | None = None) -> int:
+        """How many jobs can be made at a time, where so many are wanted."""
         rooms = [
-            min(node["Resources"].get(kind, 0) // need for kind, need in needs.items() if need)
+            min(node["Resources"].get(kind, 0) // need for kind, need in self.needs.items() if need)
             for node in nodes(self.ray)
         ]
         if not any(rooms):
             raise UserError(
-                "hydra.launcher: no machine has num_cpus={num_cpus:g} cores and num_gpus={num_gpus:g} GPUs.".format(
-                    **vars(self.settings)
-                )
+                f"hydra.launcher: no machine has what a job is to get: num_cpus={self.needs['CPU']:g} and "
+                f"num_gpus={self.needs['GPU']:g}."
             )
-        return int(sum(rooms))
+        there = int(sum(rooms))
+        return min(wanted or there, there)
 
     def start(self, overrides: Sequence[str], number: int) -> None:
         """Gives a job to the first worker that is free."""
         config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
-        reference = self.worker.remote(self.task, config, environment(), self.folder, lineage.code_digest())
-        self.running[reference] = number
+            config.tracking = OmegaConf.to_container(config.tracking, resolve=True)  # by the variables of this machine
+        reference = self.worker.remote(self.task, config, self.place, lineage.code_digest())
+        self.running[reference] = number, overrides
 
     def ended(self) -> Iterator[tuple[int, JobReturn]]:
         """Waits for a job to end, and gives the numbers and the outcomes of those that have."""
         from ray.exceptions import RayError
 
         for reference in self.ray.wait(list(self.running))[0]:
-            number = self.running.pop(reference)
+            number, overrides = self.running.pop(reference)
             try:
                 outcome = self.ray.get(reference)
             except RayError as error:
                 cause = getattr(error, "cause", None)
-                known = isinstance(cause, UserError)
                 lost = UserError(f"job {number} has lost its worker: {reason_of(cause or error)}")
-                outcome = JobReturn(status=JobStatus.FAILED)
-                outcome.return_value = cause if known else lost
+                outcome = JobReturn(overrides=list(overrides), status=JobStatus.FAILED)
+                outcome.return_value = cause if isinstance(cause, UserError) else lost
             yield number, outcome
 
     def cancel(self) -> None:
@@ -138,9 +139,9 @@ class Cluster:
 
         config, sent = TrackingConfig(**OmegaConf.to_container(self.config.tracking, resolve=True)), []  # type: ignore[arg-type]
         for node in nodes(self.ray):
-            place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            remote = self.ray.remote(num_cpus=0, scheduling_strategy=place)(send_the_rest)
-            sent.append(remote.remote(config, environment(), self.folder))
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            remote = self.ray.remote(num_cpus=0, scheduling_strategy=there)(send_the_rest)
+            sent.append(remote.remote(config, self.place))
         for reference in sent:
             try:
                 self.ray.get(reference)
@@ -148,18 +149,19 @@ class Cluster:
                 say(f"a machine cannot send what it has kept: {reason_of(getattr(error, 'cause', None) or error)}")
 
     @property
-    def folder(self) -> str:
-        return self.settings.folder or str(Path.cwd())
+    def place(self) -> "Place":
+        return Place(environment(), str(Path.cwd()), self.ray.get_runtime_context().get_node_id())
 
 
 class Batches:
     """Gives jobs to a launcher that only knows batches, and returns when all of one are done."""
 
-    room = 1  # unless more are asked for
-
     def __init__(self, launcher: Launcher) -> None:
         self.launcher = launcher
         self.waiting: list[tuple[int, Sequence[str]]] = []
+
+    def room(self, wanted: int | None) -> int:
+        return wanted or 1
 
     def start(self, overrides: Sequence[str], number: int) -> None:
         self.waiting.append((number, overrides))
@@ -184,19 +186,22 @@ def workers_of(launcher: Any) -> Cluster | Batches:
 
 def connect(init: Mapping[str, Any]) -> Any:
     """Ray, which is started here where no address is given; what workers print stays in its own logs."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a job without GPUs sees what the machine has
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # else `uv run` would build an environment for each worker
     import ray
 
     given = {key: value for key, value in init.items() if value is not None}
     check_answer(str(given.get("address", "")))
-    local = {} if "address" in given else {"include_dashboard": False, "object_store_memory": OBJECTS}
+    local = {"address": "local", "include_dashboard": False, "object_store_memory": OBJECTS}
+    settings = {"log_to_driver": False, "logging_level": "ERROR", **({} if "address" in given else local), **given}
+    terminate = signal.getsignal(signal.SIGTERM)
     try:
         if not ray.is_initialized():
-            ray.init(**{"log_to_driver": False, "logging_level": "ERROR", **local, **given})
+            ray.init(**settings)
     except Exception as error:  # of whatever kind Ray has for it
-        how = "; is RAY_AUTH_MODE the same there, and the token?" if "address" in given else ""
+        how = "; type on a machine of the cluster, with its RAY_AUTH_MODE and token" if "address" in given else ""
         raise UserError(f"hydra.launcher.init: {reason_of(error).rstrip('.')}{how}") from error
+    finally:
+        signal.signal(signal.SIGTERM, terminate)  # which means Ctrl-C here, and the end to Ray
     return ray
 
 
@@ -217,54 +222,15 @@ def nodes(ray: Any) -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
+def is_of_one_machine(address: str) -> bool:
+    """Whether the address of a store means another one on each machine."""
+    return ONLY_HERE.fullmatch(urlsplit(address).hostname or "") is not None
+
+
 def check_reach(ray: Any, addresses: Mapping[str, str | None]) -> None:
     """Refuses addresses that other machines of the cluster would take for something of their own."""
     here = ray.util.get_node_ip_address()
     others = [node["NodeManagerAddress"] for node in nodes(ray) if node["NodeManagerAddress"] != here]
     for key, address in addresses.items():
-        if others and address and ONLY_HERE.match(address):
-            raise UserError(f"{key}={address} cannot be reached by jobs on {others[0]}; {STORES[key]}.")
-
-
-def environment() -> dict[str, str]:
-    """What a job is to find in its environment, as an argument: Ray shows a runtime environment to everyone."""
-    return {key: value for key, value in os.environ.items() if key.startswith(CARRIED)}
-
-
-def settle_in(variables: Mapping[str, str], folder: str) -> None:
-    """Prepares a worker, whose own variables have the last word, but for the sweep that its jobs belong to."""
-    for key, value in variables.items():
-        if key == PARENT or key not in os.environ:
-            os.environ[key] = value
-    place = Path(os.environ.get(FOLDER) or folder)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        os.chdir(place)
-    except OSError as error:
-        raise UserError(f"{platform.node()} cannot work in {place} ({error}); say where: {FOLDER}") from error
-
-
-def work(task: TaskFunction, config: DictConfig, variables: dict[str, str], folder: str, code: str) -> JobReturn:
-    """Makes one job in a worker."""
-    from hydra._internal.callbacks import Callbacks
-
-    settle_in(variables, folder)
-    if lineage.code_digest() != code:
-        raise UserError(f"{platform.node()} has other code of the project than this machine; bring both to one commit.")
-    version.setbase("1.3")  # as cli.py says to Hydra
-    setup_globals()
-    HydraConfig.instance().set_config(config)
-    context = HydraContext(config_loader=None, callbacks=Callbacks())  # pyright: ignore[reportArgumentType]
-    return run_job(
-        hydra_context=context,
-        task_function=task,
-        config=config,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-    )
-
-
-def send_the_rest(config: TrackingConfig, variables: dict[str, str], folder: str) -> None:
-    """Sends what jobs on this machine have kept."""
-    settle_in(variables, folder)
-    catch_up(config)
+        if others and address and is_of_one_machine(address):
+            raise UserError(f"{key}={address} cannot be reached by jobs on {others[0]}; {key}={STORES[key]} can.")

@@ -1,6 +1,7 @@
 """Jobs that Ray makes on this machine: the same runs, the same bytes, and an end as clean."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import TINY, all_runs, assert_one_sentence, run_here, run_step
+from conftest import ROOT, TINY, all_runs, assert_one_sentence, run_here, run_step
 
+from fashion_mnist.cluster.jobs import is_of_one_machine
 from fashion_mnist.config import Config
 from fashion_mnist.train import train
 
@@ -113,7 +115,10 @@ def test_a_worker_that_is_killed_is_replaced_and_its_job_goes_on(
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("hydra.launcher.num_cpus=0", "hydra.launcher.num_cpus must be above 0"),
+        ("hydra.launcher.num_cpus=0", "hydra.launcher.num_cpus must be a whole number above 0, or a share"),
+        ("hydra.launcher.num_cpus=1.5", "hydra.launcher.num_cpus must be a whole number above 0, or a share"),
+        ("hydra.launcher.num_gpus=-1", "hydra.launcher.num_gpus must be a whole number, or a share"),
+        ("+hydra.launcher.init.runtime_env.env_vars.PGPASSWORD=x", "export PGPASSWORD="),
         ("hydra.launcher.num_cpus=many", "hydra.launcher.num_cpus"),
         ("hydra.launcher.max_calls=0", "hydra.launcher.max_calls must be at least 1"),
         ("hydra.launcher.max_retries=0.5", "hydra.launcher.max_retries"),
@@ -125,18 +130,55 @@ def test_settings_that_cannot_be_are_refused(empty_folder: Path, setting: str, w
     assert sorted(empty_folder.rglob("*")) == before
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
+def test_workers_use_the_environment_of_uv_run(empty_folder: Path, tiny_data: Path) -> None:
+    keys = ["-m", *TINY, f"data_root={tiny_data}", "seed=0,1", RAY]
+    command = ["uv", "run", "--no-sync", "--project", str(ROOT), "python", "-m", "fashion_mnist", *keys]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ})
+    assert process.returncode == 0, process.stderr
+    assert len([run for run in all_runs() if run.info.status == "FINISHED"]) == 3
+
+
+def test_a_typed_password_is_not_shown_to_everyone_on_a_cluster(empty_folder: Path) -> None:
+    typed = ["-m", *TINY, "seed=0,1", RAY, "tracking.uri=http://me:s3cret@127.0.0.1:9"]
+    process = run_step(*typed, step="main")
+    assert process.returncode == 1
+    assert "s3cret" not in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("address", "is_of_one"),
+    [
+        ("sqlite:///mlflow.db", True),
+        ("sqlite+pysqlite:////srv/mlflow.db", True),
+        ("postgresql:///optuna", True),
+        ("postgresql+psycopg://me@localhost/optuna", True),
+        ("mysql+pymysql://127.0.0.1:3306/x", True),
+        ("http://[::1]:5000", True),
+        ("http://0.0.0.0:5000", True),
+        ("http://10.0.0.1:5000", False),
+        ("https://localhost.example.com", False),
+        ("postgresql://db.example.com/optuna", False),
+    ],
+)
+def test_an_address_that_other_machines_take_for_their_own_is_known(address: str, is_of_one: bool) -> None:
+    assert is_of_one_machine(address) == is_of_one
+
+
 def test_without_the_extra_one_is_told_how_to_get_it(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert_one_sentence(run_here("-m", *TINY, "seed=0,1", RAY, step="main"), "needs Ray: uv sync --extra cluster")
+    assert_one_sentence(
+        run_here("-m", *TINY, "seed=0,1", RAY, step="main"), "needs Ray: uv sync --inexact --extra cluster"
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("hydra.launcher.num_cpus=1000", "no machine has num_cpus=1000 cores"),
+        ("hydra.launcher.num_cpus=1000", "no machine has what a job is to get: num_cpus=1000"),
         ("hydra.launcher.init.address=127.0.0.1:9", "hydra.launcher.init.address=127.0.0.1:9 does not answer"),
-        ("hydra.launcher.init.address=auto", "hydra.launcher.init: Could not find any running Ray instance"),
         ("+hydra.launcher.init.colour=blue", "hydra.launcher.init: "),
     ],
 )

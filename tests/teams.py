@@ -1,13 +1,13 @@
-"""The servers of docs/team/, for a test: in a folder that PostgreSQL's user may enter, on ports that nobody uses."""
+"""The servers of docs/team/, for a test: in a folder that every user may enter, on ports that nobody uses."""
 
 import random
 import shutil
 import socket
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import gettempdir
+from tempfile import TemporaryDirectory
 
 import pytest
 from servers import WEED, Team
@@ -23,13 +23,16 @@ NEEDS_S3 = pytest.mark.skipif(
 )
 
 
-def new_team(folder: Path, host: str = "127.0.0.1", within: Sequence[str] = ()) -> Team:
-    """Servers that are not started yet."""
-    for parent in folder.parents[: len(folder.relative_to(gettempdir()).parts) - 1]:
-        parent.chmod(0o755)  # pytest's own may be entered by their owner alone
-    folder.mkdir(exist_ok=True)
-    folder.chmod(0o755)
-    return Team(folder / "team", free_ports(), host, within)
+@contextmanager
+def a_team(host: str = "127.0.0.1", within: Sequence[str] = ()) -> Iterator[Team]:
+    """Servers that are not started yet; their folder is not pytest's, which only its owner may enter."""
+    with TemporaryDirectory(prefix="team-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        team = Team(Path(folder, "team"), free_ports(), host, within)
+        try:
+            yield team
+        finally:
+            team.stop()
 
 
 def free_ports() -> int:

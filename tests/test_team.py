@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, needs_real_data
-from teams import NEEDS_POSTGRESQL, NEEDS_S3, Team, new_team
+from teams import NEEDS_POSTGRESQL, NEEDS_S3, Team, a_team
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), NEEDS_POSTGRESQL, NEEDS_S3]
 
 
 @pytest.fixture
-def team(tmp_path: Path) -> Iterator[Team]:
-    running = new_team(tmp_path)
-    yield running
-    running.stop()
+def team() -> Iterator[Team]:
+    with a_team() as running:
+        yield running
 
 
 def typed(command: str, folder: Path, **variables: str) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from conftest import TINY
 from hosts import Host, cluster
-from servers import DATABASES, program
-from teams import NEEDS_POSTGRESQL, NEEDS_S3, new_team
+from servers import DATABASES, Team, program
+from teams import NEEDS_POSTGRESQL, NEEDS_S3, a_team
 
 pytest.importorskip("ray", reason="Ray is not installed: uv sync --extra cluster")
 pytest.importorskip("optuna", reason="Optuna is not installed: uv sync --extra search")
@@ -42,10 +42,8 @@ print(json.dumps(told))
 class Cluster:
     """Two machines; the first has the team's servers, and is where one types."""
 
-    def __init__(self, first: Host, second: Host, address: str) -> None:
-        self.first, self.second, self.address = first, second, address
-        self.team = new_team(first.folder, first.address, first.within)
-        self.team.start()
+    def __init__(self, first: Host, second: Host, address: str, team: Team) -> None:
+        self.first, self.second, self.address, self.team = first, second, address, team
 
     def type(self, module: str, *typed: str) -> tuple[int, str]:
         """Runs a step on the first machine; gives its exit code and what it said."""
@@ -96,10 +94,12 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(tmp_path_factory.mktemp("hosts")) as found:
-        made = Cluster(*found)
-        yield made
-        made.team.stop()
+    with (
+        cluster(tmp_path_factory.mktemp("hosts")) as (first, second, address),
+        a_team(first.address, first.within) as team,
+    ):
+        team.start()
+        yield Cluster(first, second, address, team)
 
 
 def test_a_sweep_is_made_on_both_and_complete_on_the_server(hosts: Cluster) -> None:
@@ -186,7 +186,8 @@ def test_whatever_is_killed_the_search_comes_to_its_end(
 
 def test_no_secret_is_written_down(hosts: Cluster) -> None:
     secret, own = hosts.team.password.encode(), {"password", "environment", "s3.json"}
-    places = [hosts.first.folder, hosts.second.folder, *(Path(host.own.name) for host in (hosts.first, hosts.second))]
+    places = [hosts.team.folder, hosts.first.folder, hosts.second.folder]
+    places += [Path(host.own.name) for host in (hosts.first, hosts.second)]
     files = [file for place in places for file in place.rglob("*") if file.is_file() and file.name not in own]
     assert len(files) > 100
     assert [file for file in files if secret in file.read_bytes()] == []

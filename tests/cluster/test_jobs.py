@@ -80,7 +80,7 @@ def test_ctrl_c_closes_all_runs_and_the_same_command_goes_on(empty_folder: Path,
     process = start(*keys)
     wait_for_checkpoints(empty_folder, 2, process)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=15)
+    process.communicate(timeout=30)  # three seconds where nothing else runs
     assert process.returncode == 130
     assert {run.info.status for run in all_runs()} == {"KILLED"}
     assert len(list(empty_folder.glob("checkpoints/*.npz"))) == 2
@@ -89,7 +89,7 @@ def test_ctrl_c_closes_all_runs_and_the_same_command_goes_on(empty_folder: Path,
         wait_until(lambda: sum(run.info.status == "RUNNING" for run in all_runs()) == 3, again)
     finally:
         again.send_signal(signal.SIGINT)
-        again.communicate(timeout=15)
+        again.communicate(timeout=30)
     assert len(all_runs()) == 3  # the sweep and two jobs
 
 

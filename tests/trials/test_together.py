@@ -11,7 +11,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from conftest import TINY, all_runs
-from teams import NEEDS_POSTGRESQL, Team, new_team
+from teams import NEEDS_POSTGRESQL, Team, a_team
 
 optuna = pytest.importorskip("optuna", reason="Optuna is not installed: uv sync --extra search")
 TRIALS = 8
@@ -19,14 +19,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), NEEDS_POSTGRESQL]
 
 
 @pytest.fixture
-def team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Team]:
+def team(monkeypatch: pytest.MonkeyPatch) -> Iterator[Team]:
     """PostgreSQL, and in the environment what it wants to know of who asks."""
-    running = new_team(tmp_path)
-    for name in ("PGUSER", "PGPASSWORD"):
-        monkeypatch.setenv(name, running.variables[name])
-    running.start_postgresql()
-    yield running
-    running.stop()
+    with a_team() as running:
+        for name in ("PGUSER", "PGPASSWORD"):
+            monkeypatch.setenv(name, running.variables[name])
+        running.start_postgresql()
+        yield running
 
 
 def join(folder: Path, team: Team, server: str, data: Path) -> "subprocess.Popen[str]":

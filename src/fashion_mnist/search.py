@@ -32,7 +32,7 @@ from fashion_mnist.checks import as_one_run, checked
 from fashion_mnist.cli import Task, main
 from fashion_mnist.cluster.jobs import Batches, Cluster, workers_of
 from fashion_mnist.config import TRIED, Config
-from fashion_mnist.errors import UserError, reason_of, say, terminal
+from fashion_mnist.errors import Pruned, UserError, reason_of, say, terminal
 from fashion_mnist.evaluate import add_evaluation, evaluate_model
 from fashion_mnist.tracking import lineage, store
 from fashion_mnist.tracking.logged_model import keras_file
@@ -64,7 +64,11 @@ def job(config: Config) -> str:
         client = store.connect(config.tracking)
         epochs = {point.step: point.value for point in client.get_metric_history(run_id, "val_accuracy")}
         trial.note({RUN: run_id})
-        trial.report({epoch: accuracy for epoch, accuracy in epochs.items() if epoch < config.trainer.epochs})
+        try:
+            trial.report({epoch: accuracy for epoch, accuracy in epochs.items() if epoch < config.trainer.epochs})
+        except Pruned:
+            trial.prune()
+            raise
         trial.complete(client.get_run(run_id).data.metrics["val_accuracy"])
     return run_id
 

@@ -52,16 +52,19 @@ class Cluster:
         said = process.communicate(timeout=300)[0]
         return process.returncode, said
 
-    def search(self, *typed: str) -> "subprocess.Popen[str]":
+    def search(self, study: str, *typed: str) -> "subprocess.Popen[str]":
         """Starts a search on the first machine."""
         launcher = ["hydra/launcher=ray", f"hydra.launcher.init.address={self.address}"]
-        keys = [*typed, *launcher, f"hydra.sweeper.storage={self.team.storage}"]
+        named = [f"hydra.sweeper.study={study}", f"tracking.run_name={study}", f"hydra.sweeper.trials={TRIALS}"]
+        keys = [*TINY, *typed, *named, *launcher, f"hydra.sweeper.storage={self.team.storage}"]
         return self.first.start("-m", "fashion_mnist.search", *keys, **self.team.variables)
 
     def is_complete(self, study: str) -> bool:
         """Whether each trial of a search has come to its end once, the winner is tested, and nothing is left open."""
         runs = {run["id"]: run for run in self.runs()}
-        (parent,) = [run for run in runs.values() if f"study={study} " in run["tags"].get("mlflow.note.content", "")]
+        (parent,) = [
+            each for each in runs.values() if each["tags"]["mlflow.runName"] == study and "sweep" in each["tags"]
+        ]
         trials = [run for run in runs.values() if run["tags"].get("mlflow.parentRunId") == parent["id"]]
         ended = [run["tags"]["trial"] for run in trials if run["status"] == "FINISHED" or "pruned" in run["tags"]]
         return (
@@ -147,16 +150,15 @@ def test_what_other_machines_cannot_reach_is_refused(hosts: Cluster, module: str
 
 
 def test_a_server_that_dies_in_the_middle_of_a_search_loses_nothing(hosts: Cluster) -> None:
-    keys = [*TINY, "trainer.epochs=40", "optimizer.learning_rate=interval(0.001,0.01)"]
-    search = [f"hydra.sweeper.trials={TRIALS}", "hydra.sweeper.study=away"]
-    process = hosts.search(*keys, *search)
+    keys = ["away", "trainer.epochs=40", "optimizer.learning_rate=interval(0.001,0.01)"]
+    process = hosts.search(*keys)
     while not list(hosts.second.folder.glob("checkpoints/*.npz")):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.2)
     hosts.team.kill("mlflow")
     process.communicate(timeout=300)
     hosts.team.start_mlflow()
-    again = hosts.search(*keys, *search)
+    again = hosts.search(*keys)
     said = again.communicate(timeout=300)[0]
     assert again.returncode == 0, said
     assert hosts.is_complete("away")
@@ -170,8 +172,7 @@ def test_whatever_is_killed_the_search_comes_to_its_end(
     moments, count = random.Random(11), 0
     for number in range(KILLS):
         study = f"killed-{number}"
-        keys = [*TINY, "trainer.epochs=200", "optimizer.learning_rate=interval(0.001,0.01)"]
-        keys += [f"hydra.sweeper.trials={TRIALS}", f"hydra.sweeper.study={study}"]
+        keys = [study, "trainer.epochs=200", "optimizer.learning_rate=interval(0.001,0.01)"]
         process = hosts.search(*keys)
         time.sleep(moments.uniform(8, 20))
         hosts.strike(("driver", "worker", "machine", "database")[number % 4], process)

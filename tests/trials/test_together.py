@@ -77,6 +77,7 @@ def test_exactly_the_trials_that_were_asked_for_below_one_parent_whatever_dies(
     assert {run.data.tags["mlflow.parentRunId"] for run in runs if run is not parent} == {parent.info.run_id}
     told = [run.data.tags["trial"] for run in runs if run is not parent and run.info.status == "FINISHED"]
     pruned = [run.data.tags["trial"] for run in runs if "pruned" in run.data.tags]
-    assert sorted(map(int, told + pruned)) == list(range(TRIALS))
+    states = [(run.info.status, run.data.tags.get("trial"), "pruned" in run.data.tags) for run in runs]
+    assert sorted(map(int, told + pruned)) == list(range(TRIALS)), states
     assert parent.info.status == "FINISHED"
     assert [run for run in runs if "test_accuracy" in run.data.metrics] != []

@@ -96,7 +96,8 @@ def opened(config: Config, dataset: Dataset) -> Iterator[tuple["keras.Model", Ou
             if interrupted and checkpoint.progress:
                 done = f"{checkpoint.progress.epoch} of {config.trainer.epochs} epochs"
                 raise KeyboardInterrupt(f"{done} are done; the same command goes on from there.") from None
-            if pruned:  # it does not go on
+            if pruned and trial:  # it does not go on
+                trial.prune()
                 forget(client, run.info.run_id)
                 checkpoint.remove()
             if outbox and outbox.refused and outbox.parcel.status == "FINISHED":  # nothing is left to be trained

@@ -30,7 +30,8 @@ class Trial:
         """Tells the validation accuracies of epochs, counted from 0.
 
         Raises:
-            Pruned: the last of them is not the training's last, and the study sees no promise in it.
+            Pruned: the last of them is not the training's last, and the study sees no promise in it. Whoever has closed
+                the run tells the study, by `prune`; if a process dies before that, the trial is made again.
         """
         for epoch, accuracy in accuracies.items():
             if epoch not in self.told:
@@ -38,10 +39,13 @@ class Trial:
                 self.told.add(epoch)
         last = max(accuracies, default=-1)
         if 0 <= last < self.epochs - 1 and self.optuna.should_prune():
-            self.end(imported().trial.TrialState.PRUNED)
             raise Pruned(
                 f"trial {self.number} ended after {last + 1} of {self.epochs} epochs: others were better by then."
             )
+
+    def prune(self) -> None:
+        """Tells that the trial ended early."""
+        self.end(imported().trial.TrialState.PRUNED)
 
     def complete(self, accuracy: float) -> None:
         """Tells the validation accuracy of the model that was kept."""

@@ -30,7 +30,7 @@ from rich.table import Table
 from fashion_mnist.files import complete
 
 JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-RAY = ("hydra/launcher=ray", "hydra.launcher.max_calls=10")
+RAY = ("hydra/launcher=ray",)
 # This machine: the keys of each way. A job that counts for two cores leaves room for one.
 HERE = {
     "one after the other": (),
@@ -42,7 +42,7 @@ HOSTS = {"one machine of one core": 1, "two machines of one core": 2}
 LEGEND = (
     "Seconds from the prompt to the prompt, median, of one sweep; memory: the largest process that trains. Beside: "
     "seconds of the group's first line, over those of this one, measured in the same round: above 1 is faster. Same "
-    "models: how many have the bytes of the first line's."
+    "models: how many have the bytes of the first line's. Ray is started anew here; the cluster is there already."
 )
 
 
@@ -133,7 +133,7 @@ def serve(host: Host) -> str:
 
 def watched(command: Sequence[str], folder: Path, variables: dict[str, str]) -> tuple[float, float]:
     """Seconds that a command took, and the largest memory, in megabytes, of a process that trained meanwhile."""
-    largest, ended, before = [0.0], threading.Event(), set(processes())
+    largest, ended, before = [0.0], threading.Event(), {each for each in processes() if memory(each)}
 
     def look() -> None:
         while not ended.wait(0.5):
@@ -208,7 +208,7 @@ def row(way: str, beside: Sequence[Sequence[Measurement]]) -> list[str]:
         f"{min(seconds):.1f} - {max(seconds):.1f}",
         f"{statistics.median(base.seconds / each.seconds for base, each in pairs):.2f}",
         f"{max(each.megabytes for each in own):,.0f}",
-        "" if first is own else f"{sum(same)} of {len(same)}",
+        "" if first == own else f"{sum(same)} of {len(same)}",
     ]
 
 

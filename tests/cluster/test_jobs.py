@@ -78,9 +78,12 @@ def test_a_search_gives_the_next_trial_to_whoever_is_free(empty_folder: Path, ti
 def test_ctrl_c_closes_all_runs_and_the_same_command_goes_on(empty_folder: Path, tiny_data: Path) -> None:
     keys = [*TINY, f"data_root={tiny_data}", "trainer.epochs=3000", "seed=0,1,2", RAY]
     process = start(*keys)
-    wait_for_checkpoints(empty_folder, 2, process)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)  # three seconds where nothing else runs
+    try:
+        wait_for_checkpoints(empty_folder, 2, process)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)  # three seconds where nothing else runs
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert {run.info.status for run in all_runs()} == {"KILLED"}
     assert len(list(empty_folder.glob("checkpoints/*.npz"))) == 2
@@ -191,7 +194,15 @@ def test_a_cluster_that_is_not_there_or_too_small_is_said(empty_folder: Path, se
 
 def start(*typed: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "fashion_mnist", "-m", *typed]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ},
+        # What a script starts in the background ignores Ctrl-C, and so would all below it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def wait_for_checkpoints(folder: Path, count: int, process: "subprocess.Popen[str]") -> None:

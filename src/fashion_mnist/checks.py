@@ -15,7 +15,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from fashion_mnist.config import ARGUMENTS, CONF, GROUPS, SCHEMAS, STEP, ClusterConfig, Config, Rule
 from fashion_mnist.errors import UserError
-from fashion_mnist.passwords import refuse
+from fashion_mnist.passwords import refuse, refuse_in_command_line
 
 RAY_LAUNCHER = "hydra_plugins.fashion_mnist.RayLauncher"
 UNTYPED = ("defaults", "hydra", "_target_")  # what stands in conf/ and is no key to be set
@@ -157,6 +157,8 @@ def cluster_of(hydra: HydraConf) -> ClusterConfig | None:
     cluster = of_plugin(hydra, "launcher", RAY_LAUNCHER, ClusterConfig)
     if cluster and importlib.util.find_spec("ray") is None:
         raise UserError("hydra/launcher=ray needs Ray: uv sync --inexact --extra cluster")
+    if cluster:
+        refuse_in_command_line()
     return cluster
 
 

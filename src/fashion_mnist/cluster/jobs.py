@@ -25,7 +25,6 @@ from fashion_mnist.checks import cluster_of
 from fashion_mnist.cluster.worker import Place, environment, send_the_rest, work
 from fashion_mnist.config import TrackingConfig
 from fashion_mnist.errors import UserError, reason_of, say
-from fashion_mnist.passwords import refuse_in_command_line
 from fashion_mnist.tracking import lineage
 
 CLOSING = 9.0  # seconds that jobs have to close their runs when the sweep is interrupted
@@ -47,7 +46,6 @@ class Cluster:
     @cached_property
     def ray(self) -> Any:
         """Ray, connected."""
-        refuse_in_command_line()
         ray = connect(self.settings.init)
         storage = self.config.hydra.sweeper.get("storage")
         check_reach(ray, {"tracking.uri": self.config.tracking.uri, "hydra.sweeper.storage": storage})

@@ -40,7 +40,7 @@ from fashion_mnist.tracking.outbox import Outbox, Parcel, deliver
 from fashion_mnist.tracking.run import ready
 from fashion_mnist.tracking.sweep import Sweep, close_abandoned, link, markdown, note, show, sweep_digest
 from fashion_mnist.train import train
-from fashion_mnist.trials.pictures import write_pictures, write_trials
+from fashion_mnist.trials.report import best_of, summary_of, write_pictures, write_trials
 from fashion_mnist.trials.space import distribution_of, search_of, with_params, written
 from fashion_mnist.trials.study import PARENT, REASON, RUN, Study
 from fashion_mnist.trials.trial import Trial
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 WHAT = "what"  # the search that a study is for: code, values and keys
-SHOWN = 10  # trials in the table of the best
 
 
 def job(config: Config) -> str:
@@ -164,6 +163,10 @@ class Search:
         """What is tried, as one types it."""
         return {key: written(value, self.space[key]) for key, value in trial.params.items()}
 
+    def trials_and_values(self) -> "tuple[list[FrozenTrial], list[dict[str, str]]]":
+        trials = self.study.trials
+        return trials, [self.values_of(trial) for trial in trials]
+
     def job_of(self, trial: "FrozenTrial") -> list[str]:
         """The overrides of a trial, whose values are proposed here."""
         self.study.propose(trial, self.space)
@@ -210,8 +213,7 @@ class Search:
 
     def end(self, status: str) -> None:
         """Writes what came out so far, and ends the search's run with it."""
-        trials = self.study.trials
-        write_trials(trials, [self.values_of(trial) for trial in trials], list(self.space), self.folder / "trials.csv")
+        write_trials(*self.trials_and_values(), list(self.space), self.folder / "trials.csv")
         self.files = [self.folder / "trials.csv", *write_pictures(self.study.optuna, self.folder)]
         self.sweep.close(status)
 
@@ -219,7 +221,8 @@ class Search:
         """Shows and records what came out so far."""
         if status == "FINISHED":
             close_abandoned(client, run_id)
-        trials, rows, told = self.study.trials, self.rows(), [self.summary(), *self.told]
+        trials, values = self.trials_and_values()
+        rows, told = best_of(trials, values, list(self.space)), [summary_of(trials), *self.told]
         if len(rows) > 1:
             show(rows, None, f"The best of {len(trials)} trials")
         for sentence in told:
@@ -232,27 +235,6 @@ class Search:
             deliver(client, parcel)
         except Exception as error:
             say(f"{parcel.uri} cannot be told the search's end ({reason_of(error)}). It is {parcel.keep()}")
-
-    def summary(self) -> str:
-        """How many trials ended how, and what pruning has spared."""
-        trials = self.study.trials
-        states = [trial.state.name.lower() for trial in trials]
-        counts = ", ".join(
-            f"{states.count(state)} {state}" for state in ("complete", "pruned", "fail") if state in states
-        )
-        epochs = sum(len(trial.intermediate_values) for trial in trials)
-        return f"{len(trials)} trials: {counts or 'none has ended'}; {epochs} epochs in all."
-
-    def rows(self) -> list[list[str]]:
-        """The best trials: the headings, and a row for each."""
-        complete = [trial for trial in self.study.trials if trial.state.name == "COMPLETE"]
-        best = sorted(complete, key=lambda trial: trial.value or 0.0, reverse=True)[:SHOWN]
-        rows = [["run", *self.space, "validation", "epochs"]]
-        for trial in best:
-            values = self.values_of(trial)
-            epochs = str(len(trial.intermediate_values))
-            rows.append([str(trial.number), *(values[key] for key in self.space), f"{trial.value:.4f}", epochs])
-        return rows
 
     def overrides_of(self, trial: "FrozenTrial") -> list[str]:
         return [*self.fixed, *(f"{key}={value}" for key, value in self.values_of(trial).items())]

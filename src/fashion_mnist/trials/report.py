@@ -1,4 +1,4 @@
-"""What a search has found, as a table for spreadsheets and as Optuna's pictures."""
+"""What a search has found: a sentence, a table of the best, one of all for spreadsheets, and Optuna's pictures."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 TARGET = "validation accuracy"
+SHOWN = 10  # trials in the table of the best
 MOST_NAMED = 12  # trials with a name of their own beside the curves
 
 
@@ -36,6 +37,27 @@ def write_trials(
         for trial, tried in zip(trials, values, strict=True)
     ]
     write_table(file, rows)
+
+
+def summary_of(trials: "Sequence[FrozenTrial]") -> str:
+    """How many trials ended how, and what pruning has spared."""
+    states = [trial.state.name.lower() for trial in trials]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in ("complete", "pruned", "fail") if state in states)
+    epochs = sum(len(trial.intermediate_values) for trial in trials)
+    return f"{len(trials)} trials: {counts or 'none has ended'}; {epochs} epochs in all."
+
+
+def best_of(
+    trials: "Sequence[FrozenTrial]", values: Sequence[Mapping[str, str]], keys: Sequence[str]
+) -> list[list[str]]:
+    """The best trials: the headings, and a row for each with what was tried."""
+    complete = [pair for pair in zip(trials, values, strict=True) if pair[0].state.name == "COMPLETE"]
+    best = sorted(complete, key=lambda pair: pair[0].value or 0.0, reverse=True)[:SHOWN]
+    rows = [["run", *keys, "validation", "epochs"]]
+    for trial, tried in best:
+        epochs = str(len(trial.intermediate_values))
+        rows.append([str(trial.number), *(tried[key] for key in keys), f"{trial.value:.4f}", epochs])
+    return rows
 
 
 def write_pictures(study: "optuna.Study", folder: Path) -> list[Path]:

@@ -116,7 +116,9 @@ def ladder_table(ladder: dict[str, dict[str, list[dict]]]) -> str:
         costs = [f"{median(ours, 'seconds'):,.0f}", f"{median(ours, 'units'):.2f}", f"{ours[0]['parameters']:,}"]
         rows.append([f"`{step}`", accuracy, str(len(ours)), *costs])
     unit = [each for programs in ladder.values() for each in programs["unit"]]
-    rows.append(["one unit", "", str(len(unit)), f"{median(unit, 'seconds'):,.0f}", "1", f"{unit[0]['parameters']:,}"])
+    took = [each["seconds"] for each in unit]
+    seconds = f"{statistics.median(took):,.0f} ({min(took):,.0f} to {max(took):,.0f})"
+    rows.append(["one unit", "", str(len(unit)), seconds, "1", f"{unit[0]['parameters']:,}"])
     return markdown(["`experiment=`", "test accuracy", "n", "training, s", "units", "parameters"], rows)
 
 
@@ -232,7 +234,7 @@ def presets_table(accuracies: Accuracies) -> str:
             rows.append([what, source, claim, *counts, *values])
     headings = [
         "`experiment=`",
-        "from",
+        "tutorial",
         "their claim",
         "epochs",
         "n",

@@ -1,4 +1,4 @@
-"""The whole job in one process: fetch the dataset if it is missing, train, evaluate on the test set.
+"""The main job, all in one process: fetch the dataset if it is missing, train, evaluate on the test set.
 
 Gives one finished MLflow run with metrics, pictures and the model, and a summary that says where everything lies.
 """

@@ -5,9 +5,9 @@ What is searched is typed as for a sweep, as several values or as an interval:
     'optimizer.learning_rate=tag(log,interval(1e-4,1e-1))' 'model.hidden=[64],[128]' 'trainer.epochs=int(interval(5,9))'
 
 Optuna proposes values, and learns from what came of those before. The winner, chosen by the validation images, is the
-only one that is shown the test images. hydra.sweeper.trials=50 says how many trainings there are in all,
-hydra.sweeper.confirm=5 trains the winner with five more seeds; conf/hydra/sweeper/optuna.yaml has all settings. The
-same command goes on where it was interrupted. `python -m fashion_mnist -m hydra/sweeper=optuna` is the same.
+only one that is shown the test images. hydra.sweeper.trials=50 says how many trials there are,
+hydra.sweeper.confirm=5 adds five trainings of the winner with other seeds; conf/hydra/sweeper/optuna.yaml has all
+settings. The same command goes on where it was interrupted. `python -m fashion_mnist -m hydra/sweeper=optuna` is the same.
 """
 
 import re
@@ -34,6 +34,7 @@ from fashion_mnist.cluster.jobs import Batches, Cluster, workers_of
 from fashion_mnist.config import TRIED, Config
 from fashion_mnist.errors import Pruned, UserError, reason_of, say, terminal
 from fashion_mnist.evaluate import add_evaluation, evaluate_model
+from fashion_mnist.startup import import_tensorflow
 from fashion_mnist.tracking import lineage, store
 from fashion_mnist.tracking.logged_model import keras_file
 from fashion_mnist.tracking.outbox import Outbox, Parcel, deliver
@@ -247,6 +248,7 @@ class Search:
 
     def tested(self, client: "MlflowClient", best: "FrozenTrial") -> "Run":
         """The winner's run, with what its model makes of the test images."""
+        import_tensorflow()  # which nothing has yet, where workers train
         from fashion_mnist.training import saving
 
         run = client.get_run(best.user_attrs[RUN])

@@ -95,7 +95,7 @@ def config_digest(config: Config) -> str:
     relevant["validation"] = config.data.validation
     del relevant["trainer"]["resume"]
     if relevant["trainer"]["class_weight"] is None:
-        del relevant["trainer"]["class_weight"]  # which older runs do not know
+        del relevant["trainer"]["class_weight"]  # so that its default is as if the key were not there
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -30,6 +30,7 @@ def help_text(step: str, source: str, primary: str) -> str:
             keys += ["", *new] if file.stem == default else [f"{line} ({group}={file.stem})" for line in new]
     if step == "search":
         keys += ["", "Keys of the search:", *commented_keys(CONF / "hydra/sweeper/optuna.yaml", "hydra.sweeper.")]
+        keys += ["", "With hydra/launcher=ray:", *commented_keys(CONF / "hydra/launcher/ray.yaml", "hydra.launcher.")]
     sweep = "A sweep: -m seed=0,1,2   " if primary == "config" else ""
     flags = ["", f"{sweep}The composed configuration: --cfg job   Hydra's own flags: --hydra-help"]
     return "\n".join(usage + groups + keys + flags)

@@ -7,7 +7,8 @@ What is searched is typed as for a sweep, as several values or as an interval:
 Optuna proposes values, and learns from what came of those before. The winner, chosen by the validation images, is the
 only one that is shown the test images. hydra.sweeper.trials=50 says how many trials there are,
 hydra.sweeper.confirm=5 adds five trainings of the winner with other seeds; conf/hydra/sweeper/optuna.yaml has all
-settings. The same command goes on where it was interrupted. `python -m fashion_mnist -m hydra/sweeper=optuna` is the same.
+settings. The same command goes on where it was interrupted. `python -m fashion_mnist -m hydra/sweeper=optuna` is the
+same.
 """
 
 import re
@@ -59,7 +60,7 @@ def job(config: Config) -> str:
     if config.search is None:
         return main_job(config)
     run_id = train(config)
-    trial = Trial(config.search, config.trainer.epochs)
+    trial = Trial(config.search, config.trainer)
     if not trial.is_told:  # a run has finished the same before
         client = store.connect(config.tracking)
         epochs = {point.step: point.value for point in client.get_metric_history(run_id, "val_accuracy")}

@@ -114,7 +114,7 @@ def trial_of(config: Config) -> Iterator[Trial | None]:
     if config.search is None:
         yield None
         return
-    trial = Trial(config.search, config.trainer.epochs)
+    trial = Trial(config.search, config.trainer)
     try:
         yield trial
     except UserError as error:

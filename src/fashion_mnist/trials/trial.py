@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from fashion_mnist.config import SearchConfig
+from fashion_mnist.config import SearchConfig, TrainerConfig
 from fashion_mnist.errors import Pruned
 from fashion_mnist.trials.study import REASON, Study, imported
 
@@ -12,10 +12,12 @@ from fashion_mnist.trials.study import REASON, Study, imported
 class Trial:
     """Number `search.trial` of the study `search.study`."""
 
-    def __init__(self, search: SearchConfig, epochs: int) -> None:
+    def __init__(self, search: SearchConfig, trainer: TrainerConfig) -> None:
         assert search.study is not None and search.trial is not None  # noqa: PT018
         self.study = Study(search, search.study).begun()
-        self.number, self.epochs = search.trial, epochs
+        self.number, self.epochs = search.trial, trainer.epochs
+        # While its steps are large, a network is far from where it will end, and others with smaller ones seem better.
+        self.unjudged = 0 if trainer.schedule == "constant" else trainer.epochs // 2
         frozen = self.study.trials[self.number]
         self.is_told = frozen.state.is_finished()  # the study knows how it ended
         self.told = set(frozen.intermediate_values)  # the epochs that the study knows of
@@ -38,7 +40,7 @@ class Trial:
                 self.optuna.report(accuracy, epoch)
                 self.told.add(epoch)
         last = max(accuracies, default=-1)
-        if 0 <= last < self.epochs - 1 and self.optuna.should_prune():
+        if self.unjudged <= last < self.epochs - 1 and self.optuna.should_prune():
             raise Pruned(
                 f"trial {self.number} ended after {last + 1} of {self.epochs} epochs: others were better by then."
             )

@@ -1,0 +1,41 @@
+"""When a trial is judged by its epochs so far."""
+
+from pathlib import Path
+
+import pytest
+
+from fashion_mnist.config import SearchConfig, TrainerConfig
+from fashion_mnist.errors import Pruned
+
+optuna = pytest.importorskip("optuna", reason="Optuna is not installed: uv sync --extra search")
+EPOCHS = 4
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> SearchConfig:
+    """A search of which one trial waits, beside good ones that have finished."""
+    from fashion_mnist.trials.study import Study
+
+    storage = f"sqlite:///{tmp_path}/search.db"
+    sampler, pruner = {"_target_": "optuna.samplers.TPESampler"}, {"_target_": "optuna.pruners.MedianPruner"}
+    search = SearchConfig(
+        trials=7, storage=storage, study="study", trial=6, confirm=0, seed=0, sampler=sampler, pruner=pruner
+    )
+    study = Study(search, "study").begun()
+    for _ in range(6):
+        good = dict.fromkeys(range(EPOCHS), 0.9)
+        study.optuna.add_trial(optuna.trial.create_trial(value=0.9, intermediate_values=good))
+    study.fill()
+    study.claim()
+    return search
+
+
+@pytest.mark.parametrize(("schedule", "judged"), [("constant", 1), ("cosine", 3), ("one_cycle", 3)])
+def test_a_trial_is_judged_once_its_accuracies_mean_something(search: SearchConfig, schedule: str, judged: int) -> None:
+    from fashion_mnist.trials.trial import Trial
+
+    trial = Trial(search, TrainerConfig(epochs=EPOCHS, batch_size=32, precision="float32", schedule=schedule))
+    for epoch in range(judged - 1):
+        trial.report({epoch: 0.1})
+    with pytest.raises(Pruned, match=f"after {judged} of {EPOCHS} epochs"):
+        trial.report({judged - 1: 0.1})

@@ -89,7 +89,7 @@ def write_pictures(study: "optuna.Study", folder: Path) -> list[Path]:
             for axes in panels:
                 axes.xaxis.set_minor_formatter(NullFormatter())  # numbers would overlap on an axis of powers of ten
                 if name in ("history", "learning_curves", "slices") and axes.get_ylim()[0] < lowest:
-                    axes.set_ylim(lowest, best + 0.1 * (best - lowest))
+                    axes.set_ylim(lowest, (top := axes.dataLim.y1) + 0.1 * (top - lowest))
             if name == "learning_curves":
                 panels[0].set(title="Learning curves", xlabel="epoch, from 0", ylabel=TARGET)
                 if len(study.trials) > MOST_NAMED and (legend := panels[0].get_legend()):

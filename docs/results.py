@@ -6,7 +6,7 @@
 Read are `metrics/`, which `dvc repro` makes, the study in `docs/study/`, which `docs/study.py` makes, the ladder in
 `docs/ladder.json`, which `benchmarks/time_to_accuracy.py --json docs/ladder.json` makes, the accuracies over seeds in
 `docs/accuracy.json`, which `benchmarks/accuracy.py --json docs/accuracy.json` makes, and the faults in
-`docs/faults.json`, which `pytest tests/faults --full` writes.
+`docs/faults.json`, which `pytest tests/faults tests/cluster --full` writes.
 """
 
 import argparse

@@ -1,6 +1,8 @@
 """When a trial is judged by its epochs so far."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,11 +32,23 @@ def search(tmp_path: Path) -> SearchConfig:
     return search
 
 
-@pytest.mark.parametrize(("schedule", "judged"), [("constant", 1), ("cosine", 3), ("one_cycle", 3)])
-def test_a_trial_is_judged_once_its_accuracies_mean_something(search: SearchConfig, schedule: str, judged: int) -> None:
+@pytest.mark.parametrize(
+    ("schedule", "pruner", "judged"),
+    [
+        ("constant", {}, 1),
+        ("cosine", {}, 3),
+        ("one_cycle", {}, 3),
+        ("one_cycle", {"n_warmup_steps": 1}, 2),  # who says when has the last word
+        ("one_cycle", {"_target_": "optuna.pruners.ThresholdPruner", "lower": 0.5}, 1),
+    ],
+)
+def test_a_trial_is_judged_once_its_accuracies_mean_something(
+    search: SearchConfig, schedule: str, pruner: dict[str, Any], judged: int
+) -> None:
     from fashion_mnist.trials.trial import Trial
 
-    trial = Trial(search, TrainerConfig(epochs=EPOCHS, batch_size=32, precision="float32", schedule=schedule))
+    trainer = TrainerConfig(epochs=EPOCHS, batch_size=32, precision="float32", schedule=schedule)
+    trial = Trial(replace(search, pruner={**search.pruner, **pruner}), trainer)
     for epoch in range(judged - 1):
         trial.report({epoch: 0.1})
     with pytest.raises(Pruned, match=f"after {judged} of {EPOCHS} epochs"):

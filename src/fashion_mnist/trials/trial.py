@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from fashion_mnist.config import SearchConfig, TrainerConfig
 from fashion_mnist.errors import Pruned
 from fashion_mnist.trials.study import REASON, Study, imported
+
+MEDIAN = "optuna.pruners.MedianPruner"
 
 
 class Trial:
@@ -14,10 +17,8 @@ class Trial:
 
     def __init__(self, search: SearchConfig, trainer: TrainerConfig) -> None:
         assert search.study is not None and search.trial is not None  # noqa: PT018
-        self.study = Study(search, search.study).begun()
+        self.study = Study(replace(search, pruner=pruner_of(search, trainer)), search.study).begun()
         self.number, self.epochs = search.trial, trainer.epochs
-        # While its steps are large, a network is far from where it will end, and others with smaller ones seem better.
-        self.unjudged = 0 if trainer.schedule == "constant" else trainer.epochs // 2
         frozen = self.study.trials[self.number]
         self.is_told = frozen.state.is_finished()  # the study knows how it ended
         self.told = set(frozen.intermediate_values)  # the epochs that the study knows of
@@ -40,7 +41,7 @@ class Trial:
                 self.optuna.report(accuracy, epoch)
                 self.told.add(epoch)
         last = max(accuracies, default=-1)
-        if self.unjudged <= last < self.epochs - 1 and self.optuna.should_prune():
+        if 0 <= last < self.epochs - 1 and self.optuna.should_prune():
             raise Pruned(
                 f"trial {self.number} ended after {last + 1} of {self.epochs} epochs: others were better by then."
             )
@@ -61,3 +62,12 @@ class Trial:
     def end(self, state: Any, value: float | None = None) -> None:
         with suppress(imported().exceptions.UpdateFinishedTrialError):  # the answer to the first attempt was lost
             self.study.optuna.tell(self.number, value, state, skip_if_finished=True)
+
+
+def pruner_of(search: SearchConfig, trainer: TrainerConfig) -> dict[str, Any]:
+    """The pruner's settings; where nothing else was said, the median rule begins when a schedule's large steps end.
+
+    While they last, a network is far from where it will end, and networks with smaller steps seem better.
+    """
+    has_large_steps = trainer.schedule != "constant" and search.pruner["_target_"] == MEDIAN
+    return {**({"n_warmup_steps": trainer.epochs // 2} if has_large_steps else {}), **search.pruner}

@@ -12,14 +12,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from common import environment, machine, official_folder, positive, prepare, wide_console
 from rich import box
 from rich.table import Table
+
+from fashion_mnist.startup import ONEDNN
+from fashion_mnist.training.precision import faster_precision
 
 FOLDER = Path(__file__).with_name("programs")
 STEPS = 1875  # of an epoch: 60,000 images in batches of 32
@@ -43,6 +46,7 @@ class Program:
     key: str  # its name in the script
     goal: float | None = None  # so many times as long as ours, or longer
     peer: bool = False  # runs with the peers' interpreter
+    variables: Mapping[str, str] = field(default_factory=dict, hash=False)  # of its environment
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ PROGRAMS = (
     Program("mlp", "bare training, XLA by hand", "floor", "step"),
     Program("mlp", "bare matrix products", "floor", "products"),
     Program("cnn float32", "ours", "with_keras", "our_cnn"),
+    Program("cnn float32", "ours, without oneDNN", "with_keras", "our_cnn", variables={ONEDNN: "0"}),
     Program("cnn float32", "Keras, defaults", "with_keras", "cnn", goal=1.5),
     Program("cnn float32", "PyTorch, by hand", "with_torch", "cnn", goal=1, peer=True),
     Program("cnn float32", "PyTorch, channels last", "with_torch", "cnn_channels_last", goal=1, peer=True),
@@ -87,6 +92,7 @@ def main() -> None:
         program
         for program in PROGRAMS
         if arguments.only in (None, program.work[:3]) and (arguments.peers_python or not program.peer)
+        if "bfloat16" not in program.work or faster_precision() == "bfloat16"  # imitated, it takes minutes
     ]
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="fashion-mnist-benchmark-") as temporary:
@@ -154,7 +160,10 @@ def measure(program: Program, turn: int, folder: Path, arguments: argparse.Names
     interpreter = arguments.peers_python.absolute() if program.peer else sys.executable
     script = [str(interpreter), str(FOLDER / f"{program.script}.py"), program.key]
     variables = environment(
-        MLFLOW_TRACKING_URI=f"sqlite:///{folder / 'mlflow.db'}", CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="3"
+        MLFLOW_TRACKING_URI=f"sqlite:///{folder / 'mlflow.db'}",
+        CUDA_VISIBLE_DEVICES="-1",
+        TF_CPP_MIN_LOG_LEVEL="3",
+        **program.variables,
     )
     data = str(folder / "data" / "fashion_mnist")
     done = subprocess.run(

@@ -4,9 +4,16 @@ import contextlib
 import gc
 import logging
 import os
+import platform
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+FLAGS = Path("/proc/cpuinfo")  # of Linux; elsewhere TensorFlow decides alone
+told: dict[str, str] = {}  # by `orders`, when TensorFlow was imported
 
 
 def import_tensorflow() -> None:
@@ -18,6 +25,8 @@ def import_tensorflow() -> None:
     """
     if "tensorflow" in sys.modules:
         return
+    told.update(orders())
+    os.environ.update(told)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.pop("TF_USE_LEGACY_KERAS", None)
@@ -40,10 +49,29 @@ def import_tensorflow() -> None:
             os.write(standard_error, chatter.read())
             raise
         finally:
+            for order in told:  # which TensorFlow has read; a child, perhaps of older code, decides for itself
+                del os.environ[order]
             if sys.modules["sklearn"] is None:
                 del sys.modules["sklearn"]
             os.dup2(standard_error, 2)
             os.close(standard_error)
+
+
+def orders(flags: Path = FLAGS) -> dict[str, str]:
+    """What TensorFlow is told of how to calculate, as variables of the environment, where that does not say it itself.
+
+    oneDNN's kernels are on: they make convolutions faster (docs/speed.md), and TensorFlow leaves them off where the
+    processor has no instructions for neural networks, as AMD's before Zen 4 and Intel's before Cascade Lake
+    (`DefaultOneDnnPolicy` in https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/core/util/port.cc).
+    """
+    if "tensorflow" in sys.modules:
+        return told
+    if ONEDNN in os.environ:
+        return {}
+    known = flags.read_text(encoding="utf-8") if flags.is_file() and platform.machine() == "x86_64" else ""
+    if not re.search(r"\bavx2\b", known) or re.search(r"\b(avx512_vnni|avx512_bf16|avx_vnni|amx_\w+)\b", known):
+        return {}
+    return {ONEDNN: "1"}
 
 
 @contextlib.contextmanager

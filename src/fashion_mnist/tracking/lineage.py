@@ -19,6 +19,7 @@ from fashion_mnist.config import ROOT, Config
 from fashion_mnist.data.dataset import Card
 from fashion_mnist.errors import UserError, say
 from fashion_mnist.files import FOLDER
+from fashion_mnist.startup import orders
 from fashion_mnist.tracking.store import PARENT
 
 PACKAGE = Path(__file__).parents[1]
@@ -84,8 +85,9 @@ def decisive_tags(config: Config, card: Card) -> dict[str, str]:
 
 
 def environment() -> str:
-    """What the environment says of how to calculate; «none» where it leaves that to TensorFlow."""
-    return " ".join(f"{key}={value}" for key, value in sorted(os.environ.items()) if ORDERS.match(key)) or "none"
+    """What the environment, or else startup.py, says of how to calculate; «none» where it is left to TensorFlow."""
+    said = sorted((orders() | os.environ).items())
+    return " ".join(f"{key}={value}" for key, value in said if ORDERS.match(key)) or "none"
 
 
 def config_digest(config: Config) -> str:

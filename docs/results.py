@@ -3,10 +3,10 @@
     uv run python docs/results.py           # writes
     uv run python docs/results.py --check   # writes nothing; the exit code says whether everything is up to date
 
-Read are `metrics/`, which `dvc repro` makes, the study in `docs/study/`, which `docs/study.py` makes, the ladder in
-`docs/ladder.json`, which `benchmarks/time_to_accuracy.py --json docs/ladder.json` makes, the accuracies over seeds in
-`docs/accuracy.json`, which `benchmarks/accuracy.py --json docs/accuracy.json` makes, and the faults in
-`docs/faults.json`, which `pytest tests/faults tests/cluster --full` writes.
+Read are `metrics/`, which `dvc repro` makes, and in `docs/` the study (`study/`, by `docs/study.py`), the tricks
+(`tricks/`, by `docs/tricks.py`), the ladder (`ladder.json`, by `benchmarks/time_to_accuracy.py --json
+docs/ladder.json`), accuracies over seeds (`accuracy.json`, by `benchmarks/accuracy.py --json docs/accuracy.json`) and
+the faults (`faults.json`, by `pytest tests/faults tests/cluster --full`).
 """
 
 import argparse
@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import tricks
 import yaml
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -57,10 +58,14 @@ def main() -> None:
     accuracies = json.loads((ROOT / "docs/accuracy.json").read_text())
     study = json.loads((ROOT / "docs/study/comparison.json").read_text())
     ladder = steps_of(json.loads((ROOT / "docs/ladder.json").read_text())["turns"])
+    changed = json.loads((ROOT / "docs/tricks/comparison.json").read_text())
     tables = {
         ("README.md", "ladder"): ladder_table(ladder),
+        ("README.md", "claims"): claims_table(accuracies),
         ("README.md", "results"): variants_table(ROOT, study),
         ("docs/results.md", "presets"): presets_table(accuracies),
+        ("docs/tricks.md", "tricks"): markdown(tricks.HEADINGS, tricks.rows(changed, "ladder_91"), texts=2),
+        ("docs/tricks.md", "longer"): markdown(tricks.HEADINGS, tricks.rows(changed, "longer"), texts=2),
         ("docs/faults.md", "faults"): faults_table(json.loads((ROOT / "docs/faults.json").read_text())),
     }
     texts = {ROOT / page: (ROOT / page).read_text() for page, _ in tables}
@@ -243,6 +248,17 @@ def presets_table(accuracies: Accuracies) -> str:
         "test loss",
     ]
     return markdown(headings, rows, texts=3)
+
+
+def claims_table(accuracies: Accuracies) -> str:
+    """The tutorials' claims of a test accuracy, beside what their settings give here."""
+    rows = []
+    for preset, _, claim, names in PRESETS:
+        for name in names if claim != "none" else ():
+            values = accuracies[name]["metrics"]["test_accuracy"]
+            what = f"`{preset}`" + (f", `{name.split()[0]}`" if len(names) > 1 else "")
+            rows.append([what, claim, spread(values), str(len(values))])
+    return markdown(["`experiment=`", "their claim", "test accuracy here", "n"], rows, texts=2)
 
 
 def exercises_page(accuracies: Accuracies) -> str:

@@ -22,17 +22,21 @@ def main() -> None:
     """Trains what is missing, seed by seed, so that an interrupted study has as many runs of each; compares."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="keeps models, runs and the prepared images")
-    folder = parser.parse_args().folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    os.chdir(folder)  # a new database keeps artifacts below the folder that it is made in
-    for foreign in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "FASHION_MNIST_PARENT_RUN_ID"):
-        os.environ.pop(foreign, None)
-    os.environ |= {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "MLFLOW_EXPERIMENT_NAME": "Default"}
+    enter(parser.parse_args().folder, experiment="Default")
     for seed in SEEDS:
         for group in ("model", "experiment"):
             names = ",".join(of_pipeline(group))
             step("fashion_mnist", "-m", f"{group}={names}", f"seed={seed}")  # what is finished is skipped
     step("fashion_mnist.compare", f"reports={ROOT}/docs/study")
+
+
+def enter(folder: Path, experiment: str) -> None:
+    """Lets every step work in the folder, and record its runs in this experiment of the folder's own store."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)  # a new database keeps artifacts below the folder that it is made in
+    for foreign in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "FASHION_MNIST_PARENT_RUN_ID"):
+        os.environ.pop(foreign, None)
+    os.environ |= {"MLFLOW_TRACKING_URI": f"sqlite:///{Path.cwd()}/mlflow.db", "MLFLOW_EXPERIMENT_NAME": experiment}
 
 
 def of_pipeline(group: str) -> list[str]:

@@ -9,7 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import tricks
 from conftest import ROOT
+
+from fashion_mnist.cli import compose
+from fashion_mnist.tracking.lineage import SECTIONS
 
 
 def check(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -70,6 +74,28 @@ def test_the_study_is_of_clean_and_complete_runs() -> None:
         seed_0 = json.loads((ROOT / f"metrics/{group['name']}/test.json").read_text())["test_accuracy"]
         of_study = group["metrics"]["test_accuracy"]["values"][group["seeds"].index("0")]
         assert seed_0 == of_study
+
+
+def test_the_tricks_are_all_there_over_the_same_seeds_from_one_code() -> None:
+    comparison = json.loads((ROOT / "docs/tricks/comparison.json").read_text())
+    assert not comparison["left_out"]
+    assert {group["name"] for group in comparison["groups"]} == {"ladder_91", *tricks.TRICKS}
+    assert {tuple(group["seeds"]) for group in comparison["groups"]} == {("0", "1", "2")}
+
+
+@pytest.mark.parametrize("name", tricks.TRICKS)
+def test_a_trick_changes_what_it_says_and_nothing_else(name: str) -> None:
+    one, other = (settings(tricks.overrides(each)) for each in (name, tricks.parent_of(name)))
+    changed = {key for key in one | other if one.get(key) != other.get(key)} - {"model.name"}
+    said = {word.lstrip("~").partition("=")[0] for word in tricks.TRICKS[name].change.split()}
+    assert changed
+    assert all(key in said or key.partition(".")[0] in said for key in changed)
+
+
+def settings(overrides: list[str]) -> dict[str, object]:
+    """What decides a result, by key."""
+    content = compose(overrides).composed()
+    return {f"{name}.{key}": value for name in (*SECTIONS, "data") for key, value in content[name].items()}
 
 
 def test_another_result_of_the_pipeline_makes_the_readme_stale(project: Path) -> None:

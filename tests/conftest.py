@@ -24,6 +24,7 @@ import requests
 
 from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
+from fashion_mnist.startup import orders
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -33,6 +34,7 @@ TINY = ["data=synthetic", "data.train_images=600", "data.test_images=100", "data
 RESULTS = tuple(f"outputs/{kind}" for kind in ("models", "metrics", "plots", "predictions"))  # of what people try
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.update(orders())  # for tests that import TensorFlow themselves: all processes calculate alike
 
 
 def real_data() -> bool:

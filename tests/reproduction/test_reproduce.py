@@ -111,7 +111,8 @@ def test_a_run_from_before_the_environment_was_recorded_counts_as_made_with_noth
     trained: Run, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     client().delete_tag(trained.info.run_id, "environment")
-    monkeypatch.setattr("fashion_mnist.startup.told", {})  # as where TensorFlow turns oneDNN on by itself
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)  # as where TensorFlow turns oneDNN on by itself
+    monkeypatch.setattr("fashion_mnist.startup.told", {})
     assert outcome(tiny_data, f"run={trained.info.run_id}", "check_only=true") == 0
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     assert outcome(tiny_data, f"run={trained.info.run_id}", "check_only=true") == 4

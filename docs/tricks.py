@@ -22,7 +22,7 @@ class Trick(NamedTuple):
 
     title: str
     change: str  # to the command that trains the other
-    why: str  # in a few words, with its source where models.py and conf/ have none
+    why: str  # in a few words
 
 
 SHORT = {  # by the name of the variant; beside ladder_91, which trains for three epochs

@@ -81,6 +81,7 @@ def test_the_tricks_are_all_there_over_the_same_seeds_from_one_code() -> None:
     assert not comparison["left_out"]
     assert {group["name"] for group in comparison["groups"]} == {"ladder_91", *tricks.TRICKS}
     assert {tuple(group["seeds"]) for group in comparison["groups"]} == {("0", "1", "2")}
+    assert " / " not in comparison["facts"]  # of machines, versions and commits
 
 
 @pytest.mark.parametrize("name", tricks.TRICKS)

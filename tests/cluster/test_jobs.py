@@ -97,16 +97,14 @@ def test_ctrl_c_closes_all_runs_and_the_same_command_goes_on(empty_folder: Path,
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # Ray's workers have niceness 15, and wait where other tests run beside them
 def test_a_worker_that_is_killed_is_replaced_and_its_job_goes_on(
     empty_folder: Path, tiny_data: Path, tiny: Compose
 ) -> None:
-    keys = ["trainer.epochs=100", "seed=1"]
+    keys = ["trainer.epochs=100", "seed=1"]  # Ray's workers have niceness 15, and are slow beside other tests
     process = start(*TINY, f"data_root={tiny_data}", *keys[:1], "seed=1,2", RAY)
     wait_for_checkpoints(empty_folder, 2, process)
-    for worker in workers_below(process.pid)[:1]:
-        os.kill(worker, signal.SIGKILL)
-    said = process.communicate(timeout=700)[1]
+    os.kill(workers_below(process.pid)[0], signal.SIGKILL)  # an IndexError if none is at work any more
+    said = process.communicate(timeout=200)[1]
     assert process.returncode == 0, said
     jobs = [run for run in all_runs() if "sweep" not in run.data.tags]
     assert [run.info.status for run in jobs] == ["FINISHED"] * 2
@@ -208,7 +206,8 @@ def start(*typed: str) -> "subprocess.Popen[str]":
 
 
 def wait_for_checkpoints(folder: Path, count: int, process: "subprocess.Popen[str]") -> None:
-    wait_until(lambda: len(list(folder.glob("checkpoints/*.npz"))) >= count, process)
+    # Those that are just being written have a dot before their name.
+    wait_until(lambda: len(list(folder.glob("checkpoints/[!.]*.npz"))) >= count, process)
 
 
 def wait_until(is_so: Callable[[], bool], process: "subprocess.Popen[str]") -> None:

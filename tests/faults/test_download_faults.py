@@ -119,7 +119,7 @@ def test_one_byte_a_second_is_given_up_with_the_usual_settings(get: Answer, empt
         start = time.monotonic()
         arguments = ["data.dir=null", f"data.mirrors=[{broken.url}]"]
         process = run_step(*arguments, step="fetch", KERAS_HOME=str(empty_folder / "keras"))
-        assert time.monotonic() - start < 60  # of which Python takes some to start; the file itself would take months
+        assert time.monotonic() - start < 15
     assert_one_sentence(process, broken.url, "no mirror delivers train-images", "data=auto")
     assert not (empty_folder / "data").exists()
     assert not list((empty_folder / "keras").rglob("*.*"))

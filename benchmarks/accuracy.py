@@ -118,7 +118,9 @@ def report(store: Path, parent: str | None, json_file: Path | None) -> None:
     if json_file:
         known = json.loads(json_file.read_text()) if json_file.is_file() else {}
         known |= {group.name: asdict(group) for group in groups}
-        json_file.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+        text = json.dumps(known, indent=1, sort_keys=True)
+        one_line = re.sub(r"\[[^][\"{}]+\]", lambda numbers: " ".join(numbers[0].split()), text)
+        json_file.write_text(one_line + "\n")
 
 
 def read(store: Path, parent: str | None) -> list[Group]:

@@ -17,10 +17,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import exercises
+import strengths
 import tricks
 import yaml
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from tables import Accuracies, markdown, spread
 
 from fashion_mnist.files import write_figure
 
@@ -38,16 +40,6 @@ PRESETS = (
         ["mlp experiment=first_network", "cnn_dropout experiment=all_images optimizer=adam trainer=default"],
     ),
 )
-EXERCISES = (
-    ("Neurons", "-m 'model.hidden=[128],[512],[1024]' seed=0,1,2", [f"mlp hidden=[{n}]" for n in (128, 512, 1024)]),
-    (
-        "Layers",
-        "-m 'model.hidden=[],[128],[128,128],[128,128,128]' seed=0,1,2",
-        ["mlp hidden=[]", *(f"mlp hidden=[{','.join(['128'] * n)}]" for n in (1, 2, 3))],
-    ),
-    ("Epochs", "-m trainer.epochs=5,10,20,40 seed=0,1,2", [f"mlp epochs={n}" for n in (5, 10, 20, 40)]),
-)
-Accuracies = dict[str, dict]
 
 
 def main() -> None:
@@ -66,19 +58,20 @@ def main() -> None:
         ("docs/results.md", "presets"): presets_table(accuracies),
         ("docs/tricks.md", "tricks"): markdown(tricks.HEADINGS, tricks.rows(changed, "ladder_91"), texts=2),
         ("docs/tricks.md", "longer"): markdown(tricks.HEADINGS, tricks.rows(changed, "longer"), texts=2),
+        ("docs/tricks.md", "strengths"): markdown(strengths.HEADINGS, strengths.rows(accuracies)),
         ("docs/faults.md", "faults"): faults_table(json.loads((ROOT / "docs/faults.json").read_text())),
     }
     texts = {ROOT / page: (ROOT / page).read_text() for page, _ in tables}
     for (page, name), table in tables.items():
         texts[ROOT / page] = between(texts[ROOT / page], name, table)
-    texts[ROOT / "docs/exercises.md"] = exercises_page(accuracies)
+    texts[ROOT / "docs/exercises.md"] = exercises.page_of(accuracies)
     texts |= comments(study, ladder)
     if arguments.check:
         stale = [file.name for file, text in texts.items() if not file.is_file() or file.read_text() != text]
         sys.exit(f"{', '.join(stale)} out of date: uv run python docs/results.py" if stale else 0)
     for file, text in texts.items():
         file.write_text(text)
-    write_figure(exercises_picture(accuracies), ROOT / "docs/exercises.png")
+    write_figure(exercises.picture_of(accuracies), ROOT / "docs/exercises.png")
     write_figure(ladder_picture(study, ladder), ROOT / "docs/ladder.png")
 
 
@@ -259,86 +252,6 @@ def claims_table(accuracies: Accuracies) -> str:
             what = f"`{preset}`" + (f", `{name.split()[0]}`" if len(names) > 1 else "")
             rows.append([what, claim, spread(values), str(len(values))])
     return markdown(["`experiment=`", "their claim", "test accuracy here", "n"], rows, texts=2)
-
-
-def exercises_page(accuracies: Accuracies) -> str:
-    """The tutorials' exercises, each as one line to type, and what came out."""
-    lines = [
-        "# The tutorials' exercises",
-        "",
-        "Each is one line to type. Mean ± sample standard deviation over n seeds; 10 epochs where nothing else is "
-        "said; 5,000 of the training images are kept for validation. This page and its picture are made by "
-        "`uv run python docs/results.py`.",
-        "",
-        "![Neurons, layers and epochs](exercises.png)",
-    ]
-    for title, command, names in EXERCISES:
-        rows = []
-        for name in names:
-            group = accuracies[name]
-            metrics = group["metrics"]
-            values = [spread(metrics[key]) for key in ("accuracy", "val_accuracy", "test_accuracy")]
-            seconds = f"{group['seconds']:.1f}"
-            rows.append(
-                [name.partition(" ")[2], f"{group['parameters']:,}", str(len(metrics["loss"])), *values, seconds]
-            )
-        headings = ["", "parameters", "n", "training accuracy", "validation accuracy", "test accuracy", "training, s"]
-        lines += ["", f"## {title}", "", "```bash", f"uv run python -m fashion_mnist {command}", "```"]
-        lines += ["", markdown(headings, rows)]
-    facts = accuracies[EXERCISES[0][2][0]]["facts"]
-    lines += [
-        "",
-        "With 40 epochs, overfitting shows: the training loss falls on, while the validation loss rises from its "
-        f"lowest value, after epoch {lowest(accuracies)}. `trainer.patience=3` stops soon after that, and keeps the "
-        "weights of the best epoch.",
-        "",
-        f"{facts}.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def lowest(accuracies: Accuracies) -> int:
-    """The epoch, counted from 1, with the lowest mean validation loss of the longest training."""
-    losses = accuracies[EXERCISES[2][2][-1]]["history"]["val_loss"]
-    return losses.index(min(losses)) + 1
-
-
-def exercises_picture(accuracies: Accuracies) -> Figure:
-    """Accuracy by neurons and by layers, and the losses of a long training."""
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    neurons, layers, losses = figure.subplots(1, 3)
-    for axes, (_, _, names), label in ((neurons, EXERCISES[0], "neurons"), (layers, EXERCISES[1], "hidden layers")):
-        ticks = [name.partition("=")[2].strip("[]") for name in names]
-        if axes is layers:
-            ticks = [str(len(tick.split(",")) if tick else 0) for tick in ticks]
-        for key, what, marker in (("accuracy", "training", "o-"), ("test_accuracy", "test", "s--")):
-            values = [accuracies[name]["metrics"][key] for name in names]
-            means, deviations = zip(*((statistics.mean(each), statistics.stdev(each)) for each in values), strict=True)
-            axes.errorbar(ticks, means, deviations, fmt=marker, markersize=4, capsize=3, label=what)
-        axes.set(xlabel=label, ylabel="accuracy after 10 epochs")
-    longest = accuracies[EXERCISES[2][2][-1]]["history"]
-    for key, what, style in (("loss", "training", "-"), ("val_loss", "validation", "--")):
-        losses.plot(range(1, len(longest[key]) + 1), longest[key], style, label=what)
-    losses.axvline(lowest(accuracies), color="grey", linewidth=0.8, linestyle=":")
-    losses.set(xlabel="epoch", ylabel="loss, 128 neurons")
-    losses.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in (neurons, layers, losses):
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
-    return figure
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and sample standard deviation; nothing where there are fewer than two values."""
-    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-
-
-def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """A table whose first columns hold text, and the others numbers."""
-    rule = ["---" if column < texts else "---:" for column in range(len(headings))]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (headings, rule, *rows))
 
 
 if __name__ == "__main__":

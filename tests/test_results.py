@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import strengths
 import tricks
 from conftest import ROOT
 
@@ -109,6 +110,18 @@ def test_another_accuracy_over_seeds_makes_both_pages_stale(project: Path) -> No
     file = project / "docs/accuracy.json"
     file.write_text(file.read_text().replace('"test_accuracy": [', '"test_accuracy": [0.1,'))
     assert "results.md, exercises.md out of date" in check(project).stderr
+
+
+def test_another_accuracy_on_validation_changes_how_much_of_a_technique_is_good(project: Path) -> None:
+    file = project / "docs/accuracy.json"
+    accuracies = json.loads(file.read_text())
+    accuracies[strengths.STRENGTHS[0]]["metrics"]["val_accuracy"][0] = 0.95
+    file.write_text(json.dumps(accuracies))
+    assert "tricks.md out of date" in check(project).stderr
+
+
+def test_a_gain_is_of_the_same_seeds_with_students_interval() -> None:
+    assert strengths.gained([0.91, 0.93, 0.93], [0.90, 0.91, 0.90]) == ["+2.00", "-0.48 to +4.48"]
 
 
 def test_another_study_makes_the_readme_stale(project: Path) -> None:

@@ -10,7 +10,6 @@ into one operation, such as a normalisation and the activation after it, is one 
 import argparse
 import re
 import statistics
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -22,9 +21,11 @@ from common import machine, positive, wide_console
 from rich import box
 from rich.table import Table
 
-from fashion_mnist.cli import compose
+from fashion_mnist.cli import compose, explained
+from fashion_mnist.errors import UserError
 
 if TYPE_CHECKING:
+    from fashion_mnist.config import Config
     from fashion_mnist.training.compiled import CompiledModel
 
 STEPS = 20  # of a measurement
@@ -35,7 +36,7 @@ PARTS = (
     ("convolutions, gradients of the filters", "Conv2DBackpropFilter"),
     ("convolutions, gradients of the images", "Conv2DBackpropInput"),
     ("convolutions, forwards", r"/convolution:|Conv2D$"),
-    ("batch normalisation, with activations", r"BatchNorm|/batch_normalization|/activation_"),
+    ("batch normalisation, activations, biases", r"BatchNorm|/batch_normalization|/activation_|Relu|BiasAddGrad"),
     ("pooling", "MaxPool|AvgPool"),
     ("input: look up images, scale", r"/while/GatherV2|/rescaling"),
     ("dense layers, loss, and the rest", ":"),
@@ -48,8 +49,10 @@ def main() -> None:
     parser.add_argument("--runs", type=positive, default=5, help=f"of {STEPS} steps each (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", help="keys of the job, such as model=cnn_dropout")
     arguments = parser.parse_args()
-    facts = machine()
-    model = compiled(arguments.overrides)
+    with explained():
+        config = compose(arguments.overrides)
+        facts = machine()
+        model = compiled(config)
     runs, walls = zip(*(profile(model) for _ in range(arguments.runs + 1)), strict=True)
     show(runs[1:], walls[1:], arguments.overrides)  # the first one compiles
     console = wide_console()
@@ -57,8 +60,8 @@ def main() -> None:
     console.print(f"{facts['processor']}, {facts['cores']} cores; TensorFlow {facts['tensorflow']}", highlight=False)
 
 
-def compiled(overrides: list[str]) -> "CompiledModel":
-    """What the job would train, on random images."""
+def compiled(config: "Config") -> "CompiledModel":
+    """What the job would train, on random images; raises UserError where XLA compiles it."""
     import numpy as np
 
     from fashion_mnist.data.dataset import Split
@@ -66,10 +69,9 @@ def compiled(overrides: list[str]) -> "CompiledModel":
     from fashion_mnist.training.build import build, faster_with_xla, loss_of, optimizer_of
     from fashion_mnist.training.compiled import CompiledModel
 
-    config = compose(overrides)
     model = build(config)
-    if faster_with_xla(model, config):
-        sys.exit("error: XLA makes one operation of this model's step; choose one with convolutions: model=cnn.")
+    if faster_with_xla(model, config) if config.trainer.jit_compile is None else config.trainer.jit_compile:
+        raise UserError("XLA makes one operation of this training step; choose one with convolutions: model=cnn.")
     draw = np.random.default_rng(0).integers
     count = 2 * STEPS * config.trainer.batch_size
     images = draw(256, size=(count, *model.input_shape[1:]), dtype=np.uint8)

@@ -120,6 +120,14 @@ def test_another_accuracy_on_validation_changes_how_much_of_a_technique_is_good(
     assert "tricks.md out of date" in check(project).stderr
 
 
+def test_the_strengths_are_over_the_same_seeds_from_one_code() -> None:
+    accuracies = json.loads((ROOT / "docs/accuracy.json").read_text())
+    groups = [accuracies[name] for name in (strengths.NONE, *strengths.STRENGTHS)]
+    assert len({group["facts"] for group in groups}) == 1  # machine, versions and commit
+    assert " / " not in groups[0]["facts"]
+    assert {group["command"].rpartition(" ")[2] for group in groups} == {"seed=0,1,2"}
+
+
 def test_a_gain_is_of_the_same_seeds_with_students_interval() -> None:
     assert strengths.gained([0.91, 0.93, 0.93], [0.90, 0.91, 0.90]) == ["+2.00", "-0.48 to +4.48"]
 

@@ -31,7 +31,7 @@ from rich.table import Table
 from fashion_mnist.cli import compose
 from fashion_mnist.data.dataset import read_dataset
 from fashion_mnist.files import complete
-from fashion_mnist.tracking.lineage import code_digest, config_digest
+from fashion_mnist.tracking.lineage import code_digest, config_digest, processor
 
 FOLDER = Path(__file__).with_name("programs")
 GOALS = {  # test accuracy, and what its training may cost, in units
@@ -76,6 +76,7 @@ class Turn:
     step: str
     seed: int
     digest: str  # of the code and the preset
+    processor: str  # a step may be measured on another machine than the rest
     measured: dict[str, Measurement]
 
     @property
@@ -179,7 +180,7 @@ def measure_all(
             accuracy = "" if told.test_accuracy is None else f"  test accuracy {told.test_accuracy:.4f}"
             console.print(f"  {told.seconds:8.2f} s  {step} seed {seed}: {program:<18}{accuracy}", highlight=False)
         turns[:] = [turn for turn in turns if (turn.step, turn.seed) != (step, seed)]
-        turns.append(Turn(step, seed, wanted[step, seed], measured))
+        turns.append(Turn(step, seed, wanted[step, seed], processor(), measured))
         turns.sort(key=lambda turn: (turn.step, turn.seed))
         if arguments.json:
             write(arguments.json, turns)
@@ -266,6 +267,9 @@ def show(turns: Sequence[Turn], facts: dict[str, Any]) -> None:
             highlight=False,
         )
     console.print(f"{LEGEND} {PEER_LEGEND}" if beside else LEGEND, highlight=False)
+    for other in sorted({turn.processor for turn in turns} - {facts["processor"]}):
+        steps = sorted({turn.step for turn in turns if turn.processor == other})
+        console.print(f"Measured before, on {other}: {', '.join(steps)}.", highlight=False)
     dirty = " with uncommitted changes" if facts["git_dirty"] else ""
     peer = beside[0].measured[beside[0].peers[0]] if beside else None
     torch = f", PyTorch {peer.version} on {peer.threads} threads" if peer else ""

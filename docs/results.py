@@ -12,16 +12,14 @@ the faults (`faults.json`, by `pytest tests/faults tests/cluster --full`).
 import argparse
 import json
 import re
-import statistics
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import exercises
+import ladder
 import strengths
 import tricks
 import yaml
-from matplotlib.figure import Figure
 from tables import Accuracies, markdown, spread
 
 from fashion_mnist.files import write_figure
@@ -49,10 +47,10 @@ def main() -> None:
     arguments = parser.parse_args()
     accuracies = json.loads((ROOT / "docs/accuracy.json").read_text())
     study = json.loads((ROOT / "docs/study/comparison.json").read_text())
-    ladder = steps_of(json.loads((ROOT / "docs/ladder.json").read_text())["turns"])
+    measured = ladder.steps_of(json.loads((ROOT / "docs/ladder.json").read_text())["turns"])
     changed = json.loads((ROOT / "docs/tricks/comparison.json").read_text())
     tables = {
-        ("README.md", "ladder"): ladder_table(ladder),
+        ("README.md", "ladder"): markdown(ladder.HEADINGS, ladder.rows(measured)),
         ("README.md", "claims"): claims_table(accuracies),
         ("README.md", "results"): variants_table(ROOT, study),
         ("docs/results.md", "presets"): presets_table(accuracies),
@@ -65,14 +63,19 @@ def main() -> None:
     for (page, name), table in tables.items():
         texts[ROOT / page] = between(texts[ROOT / page], name, table)
     texts[ROOT / "docs/exercises.md"] = exercises.page_of(accuracies)
-    texts |= comments(study, ladder)
+    texts |= comments(study, measured)
     if arguments.check:
         stale = [file.name for file, text in texts.items() if not file.is_file() or file.read_text() != text]
         sys.exit(f"{', '.join(stale)} out of date: uv run python docs/results.py" if stale else 0)
     for file, text in texts.items():
         file.write_text(text)
     write_figure(exercises.picture_of(accuracies), ROOT / "docs/exercises.png")
-    write_figure(ladder_picture(study, ladder), ROOT / "docs/ladder.png")
+    variants = [
+        (group["name"], group["costs"]["training_seconds"], group["metrics"]["test_accuracy"]["mean"])
+        for group in study["groups"]
+        if group["name"] not in measured
+    ]
+    write_figure(ladder.picture_of(variants, measured), ROOT / "docs/ladder.png")
 
 
 def between(text: str, name: str, table: str) -> str:
@@ -88,36 +91,6 @@ def faults_table(faults: dict[str, tuple[int, int]]) -> str:
     """Every fault that tests/faults/ drives, and how often it was survived."""
     rows = [f"| {fault} | {count:,} of {of:,} |" for fault, (count, of) in faults.items()]
     return "\n".join(["| fault | survived |", "| --- | ---: |", *rows])
-
-
-def steps_of(turns: Sequence[dict]) -> dict[str, dict[str, list[dict]]]:
-    """What was measured of each step of the ladder, by step and program; `units` beside the seconds."""
-    steps: dict[str, dict[str, list[dict]]] = {}
-    for turn in turns:
-        unit = turn["measured"]["unit"]["seconds"]
-        for program, measured in turn["measured"].items():
-            told = {**measured, "units": measured["seconds"] / unit}
-            steps.setdefault(turn["step"], {}).setdefault(program, []).append(told)
-    return steps
-
-
-def median(measured: Sequence[dict], key: str) -> float:
-    return statistics.median(each[key] for each in measured)
-
-
-def ladder_table(ladder: dict[str, dict[str, list[dict]]]) -> str:
-    """What each step of the ladder reaches, and what its training costs."""
-    rows = []
-    for step, programs in ladder.items():
-        ours = programs["ours"]
-        accuracy = spread([each["test_accuracy"] for each in ours])
-        costs = [f"{median(ours, 'seconds'):,.0f}", f"{median(ours, 'units'):.2f}", f"{ours[0]['parameters']:,}"]
-        rows.append([f"`{step}`", accuracy, str(len(ours)), *costs])
-    unit = [each for programs in ladder.values() for each in programs["unit"]]
-    took = [each["seconds"] for each in unit]
-    seconds = f"{statistics.median(took):,.0f} ({min(took):,.0f} to {max(took):,.0f})"
-    rows.append(["one unit", "", str(len(unit)), seconds, "1", f"{unit[0]['parameters']:,}"])
-    return markdown(["`experiment=`", "test accuracy", "n", "training, s", "units", "parameters"], rows)
 
 
 def variants_table(root: Path, study: dict) -> str:
@@ -152,71 +125,23 @@ def beside_its_parent(step: dict | None) -> str:
     return f"`{step['parent']}`: " + (f"**{said}**" if step["shown"] else f"{said}, not shown")
 
 
-def comments(study: dict, ladder: dict[str, dict[str, list[dict]]]) -> dict[Path, str]:
+def comments(study: dict, measured: ladder.Ladder) -> dict[Path, str]:
     """The files of the variants and of the ladder's steps, each with what it reaches in its second line."""
     said = {}
     for group in study["groups"]:
-        if group["name"] not in ladder:
+        if group["name"] not in measured:
             seconds = group["costs"]["training_seconds"]
             time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
             accuracy = group["metrics"]["test_accuracy"]["mean"]
             line = f"Trains in about {time} on two cores, and reaches a test accuracy of {accuracy:.3f}"
             said[ROOT / f"conf/model/{group['name']}.yaml"] = f"{line} (n = {group['n']})."
-    for step, programs in ladder.items():
-        ours = programs["ours"]
-        accuracy = spread([each["test_accuracy"] for each in ours])
-        seconds, units = median(ours, "seconds"), median(ours, "units")
-        line = (
-            f"Test accuracy {accuracy} (n = {len(ours)}), {seconds:,.0f} s of training on two cores, {units:.2f} units."
-        )
-        said[ROOT / f"conf/experiment/{step}.yaml"] = line
+    for step, programs in measured.items():
+        said[ROOT / f"conf/experiment/{step}.yaml"] = ladder.comment_on(programs[ladder.OURS])
     texts = {}
     for file, line in said.items():
         first, _, rest = file.read_text().split("\n", 2)
         texts[file] = f"{first}\n# {line}\n{rest}"
     return texts
-
-
-def ladder_picture(study: dict, ladder: dict[str, dict[str, list[dict]]]) -> Figure:
-    """Test accuracy against seconds of training: the ladder, the variants, and the ladder's peer."""
-    figure = Figure(figsize=(9, 5.4), layout="constrained")
-    axes = figure.subplots()
-    points = [
-        (group["name"], group["costs"]["training_seconds"], group["metrics"]["test_accuracy"]["mean"])
-        for group in study["groups"]
-        if group["name"] not in ladder
-    ]
-    axes.plot(
-        [seconds for _, seconds, _ in points], [value for *_, value in points], "o", color="#8a8a8a", label="variants"
-    )
-    of_ladder = [
-        (step, median(programs["ours"], "seconds"), statistics.mean(each["test_accuracy"] for each in programs["ours"]))
-        for step, programs in ladder.items()
-    ]
-    axes.plot(
-        [seconds for _, seconds, _ in of_ladder],
-        [value for *_, value in of_ladder],
-        "s-",
-        color="#0b6e99",
-        label="the ladder",
-    )
-    for step, programs in ladder.items():
-        for name in programs:
-            if name.startswith("PyTorch"):
-                value = statistics.mean(each["test_accuracy"] for each in programs[name])
-                marker = "v" if "compiled" in name else "^"
-                axes.plot(median(programs[name], "seconds"), value, marker, color="#c2571a", label=f"{step} in {name}")
-    for name, seconds, value in of_ladder:
-        axes.annotate(name, (seconds, value), (-7, 5), textcoords="offset points", ha="right", fontsize=8)
-    for number, (name, seconds, value) in enumerate(sorted(points, key=lambda point: point[1])):
-        side, align = (7, "left") if number % 2 else (-7, "right")  # next to one another, each has its own
-        place = (seconds, value), (side, 0)
-        axes.annotate(name, *place, textcoords="offset points", ha=align, va="center", fontsize=8)
-    axes.set(xscale="log", xlim=(0.8, 800), xlabel="seconds of training on two cores", ylabel="test accuracy")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
-    return figure
 
 
 def presets_table(accuracies: Accuracies) -> str:

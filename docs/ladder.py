@@ -57,7 +57,7 @@ def comment_on(ours: Sequence[dict]) -> str:
     accuracy, processors = spread([each["test_accuracy"] for each in ours]), processors_of(ours)
     seconds, units = median(ours, "seconds"), median(ours, "units")
     return (
-        f"Test accuracy {accuracy} (n = {len(ours)}), {seconds:,.0f} s of training on two cores of an {processors}, "
+        f"Test accuracy {accuracy} (n = {len(ours)}), {seconds:,.0f} s of training on two cores ({processors}), "
         f"{units:.2f} units."
     )
 
@@ -71,7 +71,8 @@ def picture_of(variants: Sequence[tuple[str, float, float]], ladder: Ladder) -> 
     steps = [(step, *place_of(programs[OURS]), processors_of(programs[OURS])) for step, programs in ladder.items()]
     _, seconds, values, _ = zip(*steps, strict=True)
     axes.plot(seconds, values, "-", color="#0b6e99")
-    for processors, filled in zip(sorted({step[-1] for step in steps}, reverse=True), ("full", "none"), strict=False):
+    for number, processors in enumerate(sorted({step[-1] for step in steps}, reverse=True)):
+        filled = "none" if number else "full"
         _, seconds, values, _ = zip(*(step for step in steps if step[-1] == processors), strict=True)
         axes.plot(seconds, values, "s", color="#0b6e99", fillstyle=filled, label=f"the ladder, {processors}")
     for step, programs in ladder.items():
@@ -79,11 +80,12 @@ def picture_of(variants: Sequence[tuple[str, float, float]], ladder: Ladder) -> 
             if name.startswith("PyTorch"):
                 marker = "v" if "compiled" in name else "^"
                 axes.plot(*place_of(programs[name]), marker, color="#c2571a", label=f"{step} in {name}")
-    for step, *place, _ in steps:
-        axes.annotate(step, place, (-7, 5), textcoords="offset points", ha="right", fontsize=8)
-    for number, (name, *place) in enumerate(sorted(variants, key=lambda variant: variant[1])):
+    for step, seconds, value, _ in steps:
+        axes.annotate(step, (seconds, value), (-7, 5), textcoords="offset points", ha="right", fontsize=8)
+    for number, (name, seconds, value) in enumerate(sorted(variants, key=lambda variant: variant[1])):
         side, align = (7, "left") if number % 2 else (-7, "right")  # next to one another, each has its own
-        axes.annotate(name, place, (side, 0), textcoords="offset points", ha=align, va="center", fontsize=8)
+        place = (seconds, value), (side, 0)
+        axes.annotate(name, *place, textcoords="offset points", ha=align, va="center", fontsize=8)
     axes.set(xscale="log", xlabel="seconds of training on two cores", ylabel="test accuracy")
     axes.margins(x=0.12)
     axes.grid(alpha=0.3)

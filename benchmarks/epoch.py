@@ -1,4 +1,4 @@
-"""How long one epoch takes, on the processor: ours against the references' own way of training, and against peers.
+"""How long one epoch takes, on the processor: ours against the tutorials' way of training, and against peers.
 
 The programs take turns, each time in a process of its own, so that whatever else the machine does meets them all
 alike. Every process goes through an epoch that does not count, which compiles and fills caches, before those that do.

@@ -1,4 +1,4 @@
-"""Measures our main job against the references' own program: time from prompt to prompt, and memory.
+"""Measures our main job against the tutorials' script: time from prompt to prompt, and memory.
 
 The programs take turns, so that whatever else the machine does meets them all alike. The data is there beforehand for
 each of them, and every program runs once untimed, so that compiled bytecode and cached files are there as well.
@@ -77,7 +77,7 @@ class Measurement:
 
 
 def reference(setting: Setting, own: Path) -> list[str]:
-    """The references' own program."""
+    """The tutorials' script."""
     return ["python", str(ROOT / "benchmarks" / "reference.py"), str(setting.epochs)]
 
 

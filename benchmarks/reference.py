@@ -1,4 +1,4 @@
-"""The references' own program, as their walkthrough writes it; main_job.py measures our main job against it.
+"""The tutorials' script, as their walkthrough writes it; main_job.py measures our main job against it.
 
 Nothing is improved here, on purpose: same calls, same order, same plots. The only addition is the number of epochs as
 an argument, 10 unless given: `MPLBACKEND=Agg python benchmarks/reference.py 3` (Agg, so that no window opens).

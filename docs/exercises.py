@@ -38,7 +38,15 @@ def page_of(accuracies: Accuracies) -> str:
             rows.append(
                 [name.partition(" ")[2], f"{group['parameters']:,}", str(len(metrics["loss"])), *values, seconds]
             )
-        headings = ["", "parameters", "n", "training accuracy", "validation accuracy", "test accuracy", "training, s"]
+        headings = [
+            "",
+            "parameters",
+            "n",
+            "training accuracy",
+            "validation accuracy",
+            "test accuracy",
+            "whole run, s (median)",
+        ]
         lines += ["", f"## {title}", "", "```bash", f"uv run python -m fashion_mnist {command}", "```"]
         lines += ["", markdown(headings, rows)]
     facts = accuracies[EXERCISES[0][2][0]]["facts"]

@@ -133,6 +133,8 @@ def read(store: Path, parent: str | None) -> list[Group]:
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     import mlflow
 
+    from fashion_mnist.tracking.sweep import jobs_of
+
     mlflow.set_tracking_uri(f"sqlite:///{store.resolve()}")
     client = mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
@@ -146,11 +148,8 @@ def read(store: Path, parent: str | None) -> list[Group]:
     # The description begins with the overrides, in backquotes.
     overrides = re.search("`(.+?)`", found[0].data.tags.get("mlflow.note.content", ""))
     command = f"python -m fashion_mnist {overrides[1]}" if overrides else f"{found[0].info.run_name}"
-    children = client.search_runs(
-        experiments, f"tags.`mlflow.parentRunId` = '{found[0].info.run_id}'", order_by=["attributes.start_time ASC"]
-    )
     grouped: dict[str, list[Run]] = {}
-    for run in children:
+    for run in sorted(jobs_of(client, found[0]), key=lambda job: int(job.data.tags.get("seed", 0))):
         if run.info.status == "FINISHED" and "test_accuracy" in run.data.metrics:
             grouped.setdefault(without_seed(run), []).append(run)
     if not grouped:

@@ -9,13 +9,14 @@ import argparse
 import itertools
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from common import ROOT, environment, prepare, wide_console
+from common import ROOT, environment, peak_bytes, prepare, wide_console
 from rich import box
 from rich.table import Table
 
@@ -90,11 +91,15 @@ def measure(folder: Path) -> tuple[float, int]:
     command = [sys.executable, "-m", "fashion_mnist.compare"]
     settings = environment(MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db")
     start = time.perf_counter()
-    process = os.posix_spawn(command[0], command, settings, file_actions=[(os.POSIX_SPAWN_OPEN, 1, "log", 577, 0o644)])
-    _, status, usage = os.wait4(process, 0)
-    if status:
-        sys.exit(f"error: the comparison failed; what it said stands above, and in {folder / 'log'}.")
-    return time.perf_counter() - start, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, env=settings, stdout=said, stderr=subprocess.STDOUT, text=True)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if status:
+            said.seek(0)
+            sys.exit(f"{said.read()[-3000:]}\nerror: the comparison failed.")
+    return seconds, peak_bytes(usage)
 
 
 if __name__ == "__main__":

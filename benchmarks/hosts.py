@@ -83,9 +83,10 @@ def two_hosts(folder: Path) -> Iterator[tuple[Host, Host]]:
     for each in folders:
         each.mkdir()
     alone = ["unshare", "--net", "--mount", "--propagation=private", "sleep", "infinity"]
-    holders = [subprocess.Popen(alone, stderr=subprocess.DEVNULL) for _ in folders]
-    within = [["nsenter", f"--net=/proc/{each.pid}/ns/net", f"--mount=/proc/{each.pid}/ns/mnt"] for each in holders]
+    holders: list[subprocess.Popen[bytes]] = []
     try:
+        holders += [subprocess.Popen(alone, stderr=subprocess.DEVNULL) for _ in folders]
+        within = [["nsenter", f"--net=/proc/{each.pid}/ns/net", f"--mount=/proc/{each.pid}/ns/mnt"] for each in holders]
         time.sleep(0.5)
         wire(holders, within, folders)
         hosts = [

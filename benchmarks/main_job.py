@@ -18,12 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, environment, machine, official_folder, positive, prepare, wide_console
+from common import ROOT, environment, machine, official_folder, peak_bytes, positive, prepare, wide_console
 from rich import box
 from rich.table import Table
 
 # Nothing heavy is imported here: the system charges a new process with what this one occupies.
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 MEASURED = (
     "Wall time from the start of the program to its end, output written to a file. "
     "Memory: peak resident memory (ru_maxrss of os.wait4) of the largest process in the program's process tree, "
@@ -196,7 +195,7 @@ def measure(program: Program, setting: Setting, turn: int) -> Measurement:
         program.name,
         turn,
         round(seconds, 3),
-        usage.ru_maxrss * RSS_UNIT,
+        peak_bytes(usage),
         float(accuracy[1]) if program.trains and accuracy else None,
     )
 

@@ -15,12 +15,12 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from common import ROOT, environment, positive, prepare, wide_console
+from common import environment, positive, prepare, wide_console
 from rich import box
 from rich.table import Table
 
@@ -66,6 +66,16 @@ class Clock:
             self.switch()
             self.stack.pop()
 
+    def also(self, name: str, other: Callable[[], AbstractContextManager[None]]) -> Callable[[], Any]:
+        """Another context, with this phase around it."""
+
+        @contextmanager
+        def both() -> Iterator[None]:
+            with self.phase(name), other():
+                yield
+
+        return both
+
     def wrap(self, owner: ModuleType | type, phase: str, *names: str) -> None:
         """Puts the clock around functions of a module or methods of a class."""
         for name in names:
@@ -103,7 +113,8 @@ def job(started: float, report: Path, overrides: list[str]) -> None:
     )
     for step in (train, evaluate):
         clock.wrap(step, "plots", "write_figure")
-    clock.wrap(store, "import MLflow", "import_mlflow")
+    store.importing = clock.also("import MLflow", store.importing)
+    clock.wrap(store, "tracking store", "connect")
     clock.wrap(tracked, "tracking store", "run_of", "describe")
     clock.wrap(train, "tracking store", "recorder")
     clock.wrap(outbox, "tracking store", "deliver")
@@ -190,7 +201,7 @@ def show(runs: list[dict[str, float]], overrides: list[str]) -> None:
         )
     console = wide_console()
     console.print(table)
-    console.print(f"Medians of {len(runs)} runs, on a database that exists; {ROOT.name}'s data is prepared.")
+    console.print(f"Medians of {len(runs)} runs, on a database that exists; the data is prepared.")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from common import environment, official_folder
+from common import environment, official_folder, peak_bytes
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -62,7 +62,7 @@ def fetch(folder: Path) -> tuple[float, float]:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{command} has failed")
-    return time.perf_counter() - start, usage.ru_maxrss / 1000
+    return time.perf_counter() - start, peak_bytes(usage) / 1e6
 
 
 def told(seconds: Sequence[float]) -> str:

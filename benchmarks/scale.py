@@ -162,7 +162,7 @@ def memory(process: Path) -> float:
         if "libtensorflow" in (process / "maps").read_text():
             for line in (process / "status").read_text().splitlines():
                 if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) / 1000
+                    return int(line.split()[1]) * 1024 / 1e6
     return 0
 
 

@@ -8,10 +8,8 @@ import os
 import runpy
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -20,13 +18,14 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
-import requests
+from tracking_server import serve
 
 from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
 from fashion_mnist.startup import orders
 
 if TYPE_CHECKING:
+    import numpy as np
     from mlflow.entities import Run
 
 ROOT = Path(__file__).parents[1]
@@ -152,36 +151,9 @@ def tiny(empty_folder: Path, tiny_data: Path) -> Callable[..., Config]:
 
 @pytest.fixture
 def server(empty_folder: Path) -> Iterator[str]:
-    """A real tracking server over the folder's database."""
-    with serve(empty_folder) as url:
-        yield url
-
-
-@contextmanager
-def serve(folder: Path) -> Iterator[str]:
-    """MLflow's server, which is its UI too, over the database in a folder; gives its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    store = f"sqlite:///{folder}/mlflow.db"
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # eight more processes, for language models
-    process = subprocess.Popen(
-        [*command, "--backend-store-uri", store], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(200):
-            try:
-                requests.get(f"{url}/health", timeout=1).raise_for_status()
-                break
-            except requests.RequestException:
-                time.sleep(0.2)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(30)
+    """The address of a real tracking server over the folder's database."""
+    with serve(empty_folder) as server:
+        yield server.url
 
 
 def all_runs() -> "list[Run]":
@@ -250,3 +222,14 @@ def assert_one_sentence(process: subprocess.CompletedProcess[str], *words: str) 
     assert lines[0].startswith("error: ")
     for word in words:
         assert word in lines[0]
+
+
+@pytest.fixture
+def shoe() -> "np.ndarray":
+    """Something light on black that is not symmetric, uint8 (28, 28)."""
+    import numpy as np
+
+    image = np.zeros((28, 28), dtype=np.uint8)
+    image[10:20, 0:28] = 120
+    image[4:12, 18:27] = 200
+    return image

@@ -92,6 +92,8 @@ def test_help_is_whole_after_dvc_has_rewritten_the_files(tmp_path: Path, monkeyp
 
 REFUSED = [
     (["-m", "seed=interval(0,1)"], ["a sweep takes single values: -m seed=VALUE,VALUE"]),
+    (["-m", "seed=range(5,1)"], ["seed: this range is empty"]),
+    (["-m", "seed=range(0,5,0)"], ["seed: the step of a range is not 0"]),
     (["-m", "trainer.epochs=glob(*)"], ["a sweep takes single values"]),
     (["model=resnet1000"], ["model has no option 'resnet1000'", "linear, mlp, mlp_deep"]),
     (["data=digits"], ["auto, fashion_mnist, images, npz, synthetic"]),

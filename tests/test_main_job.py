@@ -3,14 +3,16 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, needs_real_data
 from mlflow.entities import Run
+from phases import PHASES
 
 from fashion_mnist.evaluation.predictions import read_predictions
 from fashion_mnist.tracking.lineage import file_digest
@@ -167,3 +169,15 @@ def test_results_lie_where_dvc_looks_for_them(job: Path) -> None:
 def test_the_experiment_opens_in_the_view_for_training_runs(run: Run) -> None:
     experiment = mlflow.MlflowClient().get_experiment(run.info.experiment_id)
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+@needs_real_data
+@pytest.mark.slow
+def test_every_second_of_the_main_job_is_accounted_for(empty_folder: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks/phases.py"), "--runs", "1", "--json", "phases.json"]
+    process = subprocess.run([*command, "trainer.epochs=1"], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    (seconds,) = json.loads((empty_folder / "phases.json").read_text())
+    total = seconds.pop("sum")
+    assert set(seconds) == set(PHASES)  # so each has taken some time
+    assert sum(seconds.values()) == pytest.approx(total, rel=0.01)

@@ -44,15 +44,6 @@ def distance(picture: Image.Image) -> float:
     return float(np.abs(pictures.as_dataset(picture).astype(int) - PLAIN).mean())
 
 
-@pytest.fixture(scope="module")
-def shoe() -> np.ndarray:
-    """Something light on black that is not symmetric, uint8 (28, 28)."""
-    image = np.zeros((28, 28), dtype=np.uint8)
-    image[10:20, 0:28] = 120
-    image[4:12, 18:27] = 200
-    return image
-
-
 def test_an_image_of_the_dataset_passes_unchanged(shoe: np.ndarray, tmp_path: Path) -> None:
     Image.fromarray(shoe).save(tmp_path / "shoe.png")
     assert np.array_equal(pictures.read(tmp_path / "shoe.png"), shoe)

@@ -14,15 +14,6 @@ from fashion_mnist.errors import UserError
 from fashion_mnist.predict import parse, show, trained
 
 
-@pytest.fixture(scope="module")
-def shoe(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
-    """Something light on black that is not symmetric, uint8 (28, 28)."""
-    image = np.zeros((28, 28), dtype=np.uint8)
-    image[10:20, 0:28] = 120
-    image[4:12, 18:27] = 200
-    return image
-
-
 def test_options_may_stand_anywhere(tmp_path: Path) -> None:
     odd = tmp_path / "a=b.png"
     odd.touch()

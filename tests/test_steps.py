@@ -225,6 +225,17 @@ def test_the_configuration_digest_ignores_where_results_go(tiny: Compose) -> Non
 
 def test_runs_are_named_after_what_departs_from_the_defaults(tiny: Compose, tiny_data: Path) -> None:
     card = read_card(tiny_data / "synthetic")
-    overrides = ["model=cnn", "augment=none", "optimizer=adam", "trainer.schedule=cosine", "seed=7"]
-    assert run_name(compose(overrides), replace(card, name="fashion_mnist")) == "cnn schedule=cosine seed=7"
-    assert run_name(compose(["optimizer=sgd"]), card) == "mlp synthetic optimizer=sgd"
+    for typed, name in (
+        (["optimizer=sgd"], "mlp optimizer=sgd"),
+        (["augment=none", "optimizer=adam", "trainer.schedule=cosine", "seed=7"], "mlp schedule=cosine seed=7"),
+        (["model=cnn", "optimizer=adamw", "trainer=one_cycle", "seed=7"], "cnn seed=7"),  # which cnn.yaml says, too
+        (["model=cnn", "optimizer=adam", "trainer=default"], "cnn optimizer=adam trainer=default"),
+        (["model=cnn_augmented", "augment=mirrored", "optimizer=adamw"], "cnn_augmented"),
+        (["experiment=ladder_91", "optimizer=adamw"], "ladder_91 experiment=ladder_91"),
+        (
+            ["experiment=ladder_91", "optimizer=adam", "~optimizer.weight_decay"],
+            "ladder_91 experiment=ladder_91 optimizer=adam ~weight_decay",
+        ),
+    ):
+        assert run_name(compose(typed), replace(card, name="fashion_mnist")) == name
+    assert run_name(compose(["seed=7"]), card) == "mlp synthetic seed=7"

@@ -18,7 +18,7 @@ import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ValueType
+from hydra.core.override_parser.types import Quote, QuotedString, ValueType
 from hydra.core.utils import env_override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
@@ -31,7 +31,7 @@ from fashion_mnist.errors import UserError, make_streams_last
 from fashion_mnist.files import home
 from fashion_mnist.help import help_text
 from fashion_mnist.passwords import refuse_variables, tidy_environment, without_password
-from fashion_mnist.trials.space import check_search, ends_of, search_of, with_params
+from fashion_mnist.trials.space import check_range, check_search, ends_of, search_of, with_params
 
 FLAGS = get_args_parser()._option_string_actions  # Hydra's own, such as "--cfg" and "-c"
 SWITCHES = {"--check-only": "check_only", "--checkout": "checkout"}  # which need no value
@@ -123,6 +123,7 @@ def check_all(arguments: list[str], primary: str, multirun: bool = False) -> Non
             fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
     for override in overrides:
         kind, key = override.value_type, override.get_key_element()
+        check_range(override)
         if search and kind in (ValueType.INTERVAL_SWEEP, ValueType.RANGE_SWEEP):
             varied[key] = ends_of(override)
         elif kind in (ValueType.SIMPLE_CHOICE_SWEEP, ValueType.CHOICE_SWEEP, ValueType.RANGE_SWEEP):
@@ -195,8 +196,7 @@ def quoted(override: str) -> str:
     key, _, value = override.partition("=")
     if key != "runs" or value[:1] in ("", "'", '"') or value == "null":
         return override
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'runs="{escaped}"'
+    return f"runs={QuotedString(value, Quote.double).with_quotes()}"
 
 
 @contextlib.contextmanager

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from optuna.trial import FrozenTrial
 
-WHAT = "what"  # the search that a study is for: code, values and keys
+WHAT = "what"  # the search that a study is for: code, values and keys, and what proposes and prunes
 
 
 def job(config: Config) -> str:
@@ -116,11 +116,12 @@ class Search:
     def open_study(self) -> Study:
         """Makes or finds the study, and the run that the trials are nested below."""
         study = Study(self.settings)  # which refuses what it cannot use, before anything is written
-        digest = sweep_digest(f"search {self.settings.study or ''}", self.sweep.overrides)
+        proposed = f"{self.space} {self.settings.seed} {self.settings.sampler} {self.settings.pruner}"
+        digest = sweep_digest(f"search {self.settings.study or ''} {proposed}", self.sweep.overrides)
         study.name = self.settings.study or f"search-{digest}"
         if not self.config.skip_finished:
             study.name += f"-{time.time_ns()}"
-        what = f"{lineage.code_digest()} {self.fixed} {self.space}"
+        what = f"{lineage.code_digest()} {self.fixed} {proposed}"
         with study.alone():
             if study.begun().recall(WHAT, what) != what:
                 raise UserError(
@@ -201,8 +202,9 @@ class Search:
     def test_winner(self) -> None:
         """Tests the best trial's model, and trains it with other seeds where that is wanted."""
         if (best := self.study.best) is None:
-            reasons = [trial.user_attrs.get(REASON, "") for trial in self.study.trials]
-            raise UserError(f"no trial has come to an end; the first says: {reasons[0]}")
+            reasons = [trial.user_attrs[REASON] for trial in self.study.trials if REASON in trial.user_attrs]
+            why = f"the first says: {reasons[0]}" if reasons else "the pruner ended all of them: hydra.sweeper.pruner"
+            raise UserError(f"no trial has come to an end; {why}")
         client = store.connect(self.sweep.config)
         winner = self.tested(client, best)
         command = shlex.join(["python", "-m", "fashion_mnist", *as_one_run(self.overrides_of(best))])
@@ -230,7 +232,7 @@ class Search:
         for sentence in told:
             terminal().print(re.sub(r", \[.*\]\(#.*?\)", "", sentence), soft_wrap=True)  # without links
         print(f"all trials, pictures and the winner: {self.folder}")
-        self.tags["mlflow.note.content"] = "\n\n".join([note(self.sweep.overrides), *told, markdown(rows)])
+        self.tags["mlflow.note.content"] = "\n\n".join([note(self.sweep.typed), *told, markdown(rows)])
         sent = [(str(file), "") for file in self.files]
         parcel = Parcel(self.sweep.config.uri, run_id, tags=self.tags, files=sent, status=status)
         try:

@@ -13,8 +13,10 @@ import mlflow
 import pytest
 from conftest import ROOT, TINY, all_runs, assert_one_sentence, run_here, run_step
 
-from fashion_mnist.cluster.jobs import is_of_one_machine
+from fashion_mnist.cluster.jobs import is_of_one_machine, shares
+from fashion_mnist.cluster.worker import environment
 from fashion_mnist.config import Config
+from fashion_mnist.tracking import lineage
 from fashion_mnist.train import train
 
 pytest.importorskip("ray", reason="Ray is not installed: uv sync --extra cluster")
@@ -167,6 +169,22 @@ def test_a_typed_password_is_not_shown_to_everyone_on_a_cluster(empty_folder: Pa
 )
 def test_an_address_that_other_machines_take_for_their_own_is_known(address: str, is_of_one: bool) -> None:
     assert is_of_one_machine(address) == is_of_one
+
+
+def test_a_machine_has_room_for_as_many_shares_as_ray_gives_it() -> None:
+    for count in (1, 2, 3, 5, 10, 50, 100):
+        assert shares(1.0) // shares(1 / count) == count
+    assert shares(2.0) // shares(0.1) == 20
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS", "ONEDNN_MAX_CPU_ISA", "CUBLAS_WORKSPACE_CONFIG", "KERAS_MAX_EPOCHS"],
+)
+def test_what_decides_a_result_goes_with_the_job(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "1")
+    assert lineage.ORDERS.match(name)
+    assert environment()[name] == "1"
 
 
 def test_without_the_extra_one_is_told_how_to_get_it(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

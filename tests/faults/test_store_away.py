@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,56 +10,18 @@ from pathlib import Path
 
 import mlflow
 import pytest
-import requests
 from conftest import TINY, run_here
 from mlflow.entities import Run
+from tracking_server import Server, serve
 
 EPOCH_SECONDS = 0.05  # about what one takes with a thousand images
 
 
-class Server:
-    """MLflow's own server, which can be stopped, killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.folder, self.url = folder, f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Starts it, and waits until it answers."""
-        store = f"sqlite:///{self.folder}/mlflow.db"
-        command = ["server", "--workers", "1", "--port", str(self.port), "--backend-store-uri", store]
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-        environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # eight more processes, for language models
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", *command, "--artifacts-destination", str(self.folder / "artifacts")],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            start_new_session=True,
-        )
-        for _ in range(300):
-            try:
-                requests.get(f"{self.url}/health", timeout=1).raise_for_status()
-                return
-            except requests.RequestException:
-                time.sleep(0.2)
-
-    def send(self, kind: signal.Signals) -> None:
-        """Sends a signal to the server and its workers."""
-        os.killpg(self.process.pid, kind)
-        if kind == signal.SIGKILL:
-            self.process.wait()
-
-
 @pytest.fixture
 def server(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    server = Server(empty_folder)
-    server.start()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
-    yield server
-    server.send(signal.SIGKILL)
+    with serve(empty_folder) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+        yield server
 
 
 def training(seconds: float, tiny_data: Path) -> subprocess.Popen[str]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import TINY, run_here, serve
+from conftest import TINY, run_here
+from tracking_server import serve
 
 pytest.importorskip("playwright", reason="uv sync --group docs")
 from playwright.sync_api import Page, expect, sync_playwright
@@ -32,9 +33,9 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path, tiny_d
 @pytest.fixture(scope="module")
 def page(sweep: Path) -> Iterator[Page]:
     """A browser window; MLflow's server runs behind it."""
-    with serve(sweep) as url, sync_playwright() as playwright:
+    with serve(sweep) as server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1500, "height": 900}, base_url=url)
+        page = browser.new_page(viewport={"width": 1500, "height": 900}, base_url=server.url)
         page.set_default_timeout(60_000)
         expect.set_options(timeout=60_000)
         yield page

@@ -11,7 +11,7 @@ import pytest
 from conftest import TINY, all_runs, run_here, run_step
 
 from fashion_mnist.config import Config
-from fashion_mnist.tracking import sweep
+from fashion_mnist.tracking import store, sweep
 from fashion_mnist.train import train
 
 Compose = Callable[..., Config]
@@ -165,6 +165,26 @@ def test_a_sweep_that_was_killed_goes_on_in_its_own_run(empty_folder: Path, tiny
     assert sorted(run.data.tags["seed"] for run in children) == ["0", "1"]
     assert run_here(*jobs, "skip_finished=false").returncode == 0
     assert len([run for run in all_runs() if "sweep" in run.data.tags]) == 2
+
+
+@pytest.mark.slow
+def test_a_sweep_that_has_finished_everything_is_finished(empty_folder: Path, tiny_data: Path) -> None:
+    jobs = [*TINY, f"data_root={tiny_data}", "-m", "seed=0,1"]
+    assert run_here(*jobs).returncode == 0
+    (parent,) = [run for run in all_runs() if "sweep" in run.data.tags]
+    interrupted = mlflow.MlflowClient().create_run("0", tags={"mlflow.parentRunId": parent.info.run_id})
+    mlflow.MlflowClient().set_terminated(interrupted.info.run_id, "KILLED")
+    assert run_here(*jobs).returncode == 0
+    assert mlflow.get_run(parent.info.run_id).info.status == "FINISHED"
+
+
+def test_all_jobs_of_a_sweep_are_found_however_many_there_are(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (parent,) = [run for run in all_runs() if "sweep" in run.data.tags]
+    jobs = sweep.jobs_of(mlflow.MlflowClient(), parent)
+    assert len(jobs) > 1
+    monkeypatch.setattr(store, "PAGE", 1)
+    again = sweep.jobs_of(mlflow.MlflowClient(), parent)
+    assert [job.info.run_id for job in again] == [job.info.run_id for job in jobs]
 
 
 def test_another_option_in_conf_makes_another_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

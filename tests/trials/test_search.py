@@ -159,6 +159,24 @@ def test_the_same_command_trains_nothing_again(searched: Path, tiny_data: Path) 
     assert parent.info.status == "FINISHED"
 
 
+@pytest.mark.slow
+def test_another_pruner_makes_another_search(searched: Path, empty_folder: Path, tiny_data: Path) -> None:
+    for file in ("mlflow.db", "checkpoints/search.db"):
+        (empty_folder / file).parent.mkdir(exist_ok=True)
+        shutil.copy(searched / file, empty_folder / file)
+    process = run_here(
+        *arguments(tiny_data)[:-1], "hydra.sweeper.pruner._target_=optuna.pruners.NopPruner", step="search"
+    )
+    assert process.returncode == 0, process.stderr
+    storage = f"sqlite:///{empty_folder}/checkpoints/search.db"
+    studies = [optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)]
+    pruned = [[trial.number for trial in study.trials if trial.state.name == "PRUNED"] for study in studies]
+    assert sorted(pruned, key=bool)[0] == []
+    assert len(pruned) == 2
+    notes = [run.data.tags["mlflow.note.content"] for run in all_runs() if "sweep" in run.data.tags]
+    assert ["NopPruner" in note for note in notes].count(True) == 1
+
+
 def test_a_search_that_was_killed_before_it_knew_its_run_finds_it(searched: Path, tiny_data: Path) -> None:
     storage = f"sqlite:///{searched}/checkpoints/search.db"
     (name,) = optuna.get_all_study_names(storage)
@@ -259,7 +277,7 @@ def test_where_nothing_can_be_trained_the_reason_is_said(empty_folder: Path, tin
     keys = [*TINY, f"data_root={tiny_data}", "optimizer.learning_rate=1e29,1e30", "hydra.sweeper.trials=2"]
     process = run_step(*keys, step="search")
     assert process.returncode == 1
-    assert "no trial has come to an end" in process.stderr
+    assert "no trial has come to an end; the first says: " in process.stderr
     assert "Traceback" not in process.stderr
 
 

@@ -63,6 +63,8 @@ def test_a_proposed_value_is_written_short_within_its_interval_and_read_again(
         (["seed=1"], ["keys with several values", "interval"]),
         (["optimizer.learning_rate=tag(log,interval(0,1))"], ["above 0"]),
         (["optimizer.learning_rate=interval(0.1,0.01)"], ["below its end"]),
+        (["trainer.epochs=range(5,1)"], ["trainer.epochs: this range is empty"]),
+        (["trainer.epochs=range(1,5,0)"], ["trainer.epochs: the step of a range is not 0"]),
         (["model=mlp_dropout", "model.dropout=interval(0.5,1)"], ["model.dropout must be at least 0 and below 1"]),
         (["trainer.epochs=interval(1,5)"], ["int(interval(FROM,TO))"]),
         (["seed=1,2", "hydra.sweeper.sampler._target_=optuna.samplers.Best"], ["hydra.sweeper.sampler"]),

@@ -86,7 +86,7 @@ class Cluster:
     def room(self, wanted: int | None = None) -> int:
         """How many jobs can be made at a time, where so many are wanted."""
         rooms = [
-            min(node["Resources"].get(kind, 0) // need for kind, need in self.needs.items() if need)
+            min(shares(node["Resources"].get(kind, 0)) // shares(need) for kind, need in self.needs.items() if need)
             for node in nodes(self.ray)
         ]
         if not any(rooms):
@@ -213,6 +213,11 @@ def check_answer(address: str) -> None:
             raise UserError(
                 f"hydra.launcher.init.address={address} does not answer ({error}); `ray start --head` begins a cluster."
             ) from error
+
+
+def shares(amount: float) -> int:
+    """What Ray counts in, ten-thousandths: of floats, a tenth would fit into one only nine times."""
+    return round(10_000 * amount)
 
 
 def nodes(ray: Any) -> list[dict[str, Any]]:

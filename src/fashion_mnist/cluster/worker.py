@@ -21,7 +21,10 @@ from fashion_mnist.tracking.store import PARENT
 
 FOLDER = "FASHION_MNIST_FOLDER"  # the variable that says where jobs of other machines work on this one
 # Of the environment, by their beginnings: what a job on another machine needs, unless that machine says otherwise.
-CARRIED = ("FASHION_MNIST_", "MLFLOW_", "PG", "AWS_", "TF_", "XLA_", "ONEDNN_", "DNNL_", "CUDNN_", "CUBLAS_", "NVIDIA_")
+CARRIED = (
+    "FASHION_MNIST_", "MLFLOW_", "PG", "AWS_", "TF_", "XLA_", "ONEDNN_", "DNNL_", "CUDNN_", "CUBLAS_", "NVIDIA_",
+    "KERAS_MAX",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
@@ -196,10 +197,12 @@ def with_own_code(client: "MlflowClient", run: "Run", settings: Config) -> str:
 
 def places(settings: Config, tree: Path) -> list[str]:
     """Overrides that say where the data lies and results go, for the code in a folder."""
-    overrides = [f"data_root='{settings.data_root}'", f"output_dir='{settings.output_dir}'", "hydra.mode=RUN"]
     own = {"images": "dir", "npz": "file"}.get(settings.data.source, "")
+    there = {"data_root": settings.data_root, "output_dir": f"{settings.output_dir}"}
     if own and (place := getattr(settings.data, own)):
-        overrides.append(f"data.{own}='{Path(place).absolute()}'")
+        there[f"data.{own}"] = str(Path(place).absolute())
+    overrides = [f"{key}={QuotedString(place, Quote.single).with_quotes()}" for key, place in there.items()]
+    overrides.append("hydra.mode=RUN")
     if "resume:" in (tree / "conf/trainer/default.yaml").read_text(encoding="utf-8"):
         overrides.append("trainer.resume=never")  # the run is a new one, and an interrupted one is not it
     return overrides

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+COUNTS = ("stopped_epoch", "restored_epoch")  # metrics of a training that tell of epochs, and are of none
 REPRODUCES, REPRODUCTION = "reproduces", "reproduction"  # tags of a run: the original, and the outcome
 
 
@@ -25,11 +26,12 @@ def outcome_of(client: "MlflowClient", original: "Run", again: "Run", tolerance:
     """Compares two finished runs, whose metrics may differ by `tolerance` and still count as equal."""
     names = sorted(name for name in original.data.metrics if not name.startswith("system/"))  # not what it cost
     theirs, ours = (values_of(client, run, names) for run in (original, again))
+    epochs = float(original.data.params.get("trainer.epochs", "inf"))
     same_model = original.data.tags.get("model_digest") == again.data.tags.get("model_digest")
     if ours.keys() != theirs.keys():
         step, name = min(ours.keys() ^ theirs.keys())
         whose = "the run" if (step, name) in theirs else "the new run"
-        return Outcome("different", f"only {whose} has {called(step, name)}.")
+        return Outcome("different", f"only {whose} has {called(step, name, epochs)}.")
     deviations = {key: abs(ours[key] - theirs[key]) for key in sorted(ours) if ours[key] != theirs[key]}
     if same_model and not deviations:
         count = f"all {len(ours)} values of its metrics"
@@ -39,7 +41,7 @@ def outcome_of(client: "MlflowClient", original: "Run", again: "Run", tolerance:
     if deviations:
         first, furthest = next(iter(deviations)), max(deviations, key=lambda key: deviations[key])
         metrics = (
-            f"metrics differ first in {called(*first)}, and most in {called(*furthest)}, "
+            f"metrics differ first in {called(*first, epochs)}, and most in {called(*furthest, epochs)}, "
             f"by {deviations[furthest]:.2g} (tolerance {tolerance:g})"
         )
     equal = max(deviations.values(), default=0.0) <= tolerance
@@ -52,9 +54,11 @@ def values_of(client: "MlflowClient", run: "Run", names: list[str]) -> dict[tupl
     return {(point.step, name): point.value for name, history in histories.items() for point in history}
 
 
-def called(step: int, name: str) -> str:
-    """A metric's value in words; those of the test are of no epoch."""
-    return name if name.startswith("test_") else f"{name} of epoch {step + 1}"
+def called(step: int, name: str, epochs: float) -> str:
+    """A metric's value in words; those of the test are of no epoch, and early stopping repeats one after the last."""
+    if name.startswith("test_") or name in COUNTS:
+        return name
+    return f"{name} of epoch {step + 1}" if step < epochs else f"{name} of the epoch that was kept"
 
 
 def distance_of_weights(client: "MlflowClient", original: "Run", again: "Run") -> str:

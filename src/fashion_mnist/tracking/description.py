@@ -4,11 +4,12 @@ import json
 import re
 import shlex
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from fashion_mnist.checks import as_one_run
 from fashion_mnist.config import CONF, Config
@@ -91,13 +92,32 @@ def flat(section: dict[str, Any], prefix: str = "") -> dict[str, str]:
 def run_name(config: Config, card: Card) -> str:
     """A name that says what was run, such as `cnn epochs=3 seed=7`; what is so by default goes without saying."""
     words = [config.variant] if card.name == "fashion_mnist" else [config.variant, card.name]
-    defaults = [entry for entry in OmegaConf.load(CONF / "config.yaml").defaults if isinstance(entry, DictConfig)]
-    unsaid = {f"{group}={option}" for entry in defaults for group, option in entry.items()}
-    for key, _, value in (override.partition("=") for override in config.overrides if override not in unsaid):
-        group, _, leaf = key.lstrip("+").rpartition(".")
-        if group != "tracking" and leaf not in UNSAID:
-            words.append(f"{leaf}={value}")
+    chosen = chosen_by_files(config.overrides)
+    for key, equals, value in (override.partition("=") for override in config.overrides):
+        group, _, leaf = key.lstrip("+~").rpartition(".")
+        if group != "tracking" and leaf not in UNSAID and chosen.get(key) != value:
+            words.append(f"{'~' * key.startswith('~')}{leaf}{equals}{value}")
     return " ".join(words)
+
+
+def chosen_by_files(overrides: Sequence[str]) -> dict[str, str]:
+    """The option of each group that conf/ itself would choose: its defaults, the variant and the preset, in turn."""
+    typed = dict(override.split("=", 1) for override in overrides if "=" in override)
+    defaults, preset = options_in(CONF / "config.yaml"), options_in(CONF / f"experiment/{typed.get('experiment')}.yaml")
+    model = typed.get("model", preset.get("model", defaults["model"]))
+    return defaults | options_in(CONF / f"model/{model}.yaml") | preset
+
+
+def options_in(file: Path) -> dict[str, str]:
+    """The options that a file of conf/ chooses, with those of the files that it builds on; none without a file."""
+    chosen: dict[str, str] = {}
+    content: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
+    for entry in content.get("defaults", ()):
+        if isinstance(entry, dict):
+            chosen |= {re.sub("^override /|@.*", "", group): str(option) for group, option in entry.items()}
+        elif entry != "_self_":
+            chosen |= options_in(file.with_name(f"{entry}.yaml"))
+    return chosen
 
 
 def note(config: Config, card: Card, tags: dict[str, str]) -> str:

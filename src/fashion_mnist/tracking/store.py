@@ -21,10 +21,12 @@ from fashion_mnist.startup import importing
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from mlflow.store.entities.paged_list import PagedList
 
 PARENT = "FASHION_MNIST_PARENT_RUN_ID"  # the run of the sweep, for its jobs, which may be other processes
 UNFINISHED = "unfinished"  # the tag of runs that a checkpoint belongs to
 USED = {"variant", "sweep", "report"}  # tags of runs in which something is recorded
+PAGE = 500  # runs at a time
 LOCAL = "record in a local database: tracking.uri=sqlite:///mlflow.db"
 
 
@@ -117,6 +119,16 @@ def connect(config: TrackingConfig) -> "MlflowClient":
         way = "; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" if "error code 401" in str(error) else ""
         raise UserError(f"the tracking store {config.uri} refuses: {str(error).splitlines()[0]}{way}") from error
     return client
+
+
+def search(client: "MlflowClient", experiment: str, wanted: str) -> "list[Run]":
+    """All runs of an experiment, by its id, that MLflow finds for `wanted`, newest first; it gives some at a time."""
+    from mlflow.utils import get_results_from_paginated_fn
+
+    def page(most: int, token: str | None) -> "PagedList[Run]":
+        return client.search_runs([experiment], wanted, max_results=most, page_token=token)
+
+    return get_results_from_paginated_fn(page, PAGE)
 
 
 def given_run(client: "MlflowClient") -> "Run | None":

@@ -71,8 +71,10 @@ class Sweep:
         self.config = TrackingConfig(**OmegaConf.to_container(config.tracking, resolve=True))  # type: ignore[arg-type]
         if OmegaConf.is_interpolation(config.tracking, "run_name"):  # which gives each job its own
             self.config.run_name = None
-        # As typed, whatever a job makes of it.
-        self.overrides: list[str] = OmegaConf.to_container(config.hydra.overrides.task)  # type: ignore[assignment]
+        # As typed, whatever a job makes of it; and with what a search is told.
+        self.overrides: list[str] = list(config.hydra.overrides.task)
+        told = [word for word in config.hydra.overrides.hydra if word.lstrip("+").startswith("hydra.sweeper.")]
+        self.typed = [*self.overrides, *told]
         store.check(self.config, self.overrides)
 
     def open(self, digest: str, go_on: bool) -> None:
@@ -80,7 +82,7 @@ class Sweep:
         self.lock = lock_of("sweep", digest)
         with suppress(Timeout):  # another process is at the same sweep
             self.lock.acquire(timeout=0)
-        self.begin(open_sweep(self.config, self.overrides, digest, self.lock.is_locked and go_on))
+        self.begin(open_sweep(self.config, self.typed, digest, self.lock.is_locked and go_on))
 
     def resume(self, run_id: str) -> bool:
         """Continues the run with this id; says False if there is none in the store."""
@@ -162,12 +164,13 @@ def conclude(client: "MlflowClient", run_id: str, status: str) -> None:
         told += f"\n\nBest by validation accuracy: {link(winner)}."
         client.set_tag(run_id, "best_child", winner.info.run_id)
     client.set_tag(run_id, "mlflow.note.content", told)
-    client.set_terminated(run_id, "KILLED" if any(job.info.status == "KILLED" for job in jobs) else status)
+    killed = status != "FINISHED" and any(job.info.status == "KILLED" for job in jobs)
+    client.set_terminated(run_id, "KILLED" if killed else status)
 
 
 def jobs_of(client: "MlflowClient", sweep: "Run") -> "list[Run]":
     """The runs of a sweep's jobs in the order of their starts; of those that were skipped, what made them needless."""
-    jobs = list(client.search_runs([sweep.info.experiment_id], f"tags.`mlflow.parentRunId` = '{sweep.info.run_id}'"))
+    jobs = store.search(client, sweep.info.experiment_id, f"tags.`mlflow.parentRunId` = '{sweep.info.run_id}'")
     jobs += [client.get_run(key.removeprefix(SKIPPED)) for key in sweep.data.tags if key.startswith(SKIPPED)]
     return sorted(jobs, key=lambda job: job.info.start_time)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, ValueType
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, ValueType
 
 from fashion_mnist.checks import of_plugin
 from fashion_mnist.config import Config, SearchConfig
@@ -63,9 +63,15 @@ def check_values(override: Override) -> None:
             raise UserError(f"{key}: an interval begins below its end, as in interval(0.1,0.5).")
         if "log" in sweep.tags and low <= 0:
             raise UserError(f"{key}: with tag(log,...), an interval begins above 0, got {low}.")
-    elif (
-        override.is_discrete_sweep() and override.value_type != ValueType.GLOB_CHOICE_SWEEP and not values_of(override)
-    ):
+    check_range(override)
+
+
+def check_range(override: Override) -> None:
+    """Refuses a range that no number lies in; other overrides pass."""
+    key, sweep = override.get_key_element(), override.value()
+    if isinstance(sweep, RangeSweep) and not sweep.step:
+        raise UserError(f"{key}: the step of a range is not 0.")
+    if isinstance(sweep, RangeSweep) and not values_of(override):
         raise UserError(f"{key}: this range is empty.")
 
 

@@ -138,15 +138,16 @@ class Study:
         """Lets a trial wait again."""
         self.storage.set_trial_state_values(trial._trial_id, imported().trial.TrialState.WAITING)
 
-    def propose(self, trial: "FrozenTrial", space: "Mapping[str, BaseDistribution]") -> dict[str, Any]:
-        """The values of a trial that was claimed: those that it has already, else new ones.
+    def propose(self, trial: "FrozenTrial", space: "Mapping[str, BaseDistribution]") -> None:
+        """Gives a trial that was claimed the values that it has not yet.
 
         The sampler's seed follows from the trial's number; one that went on with its draws could not go on after an
         interruption, and one that began anew would repeat them.
         """
         self.optuna.sampler = made("sampler", self.config.sampler, seed_of(self.config.seed, trial.number))
         asked = imported().trial.Trial(self.optuna, trial._trial_id)
-        return {key: asked._suggest(key, distribution) for key, distribution in space.items()}
+        for key, distribution in space.items():
+            asked._suggest(key, distribution)
 
 
 def imported() -> Any:

@@ -74,18 +74,29 @@ def test_forced_repro_gives_the_same_bytes(project: Project) -> None:
     assert (project.folder / "dvc.lock").read_text() == before
 
 
-def test_a_change_to_one_variant_rebuilds_that_variant_alone(project: Project) -> None:
-    file = project.folder / "conf/model/mlp_wide.yaml"
+@pytest.mark.parametrize(
+    ("name", "key", "value", "stage"),
+    [
+        ("model/mlp_wide", "hidden", [300], "train@mlp_wide"),
+        ("trainer/one_cycle_long", "label_smoothing", 0.125, "train@mlp_wide"),
+        ("trainer/default", "members", 2, "train@mlp"),
+        ("data/fashion_mnist", "timeout", 9.0, "fetch"),
+    ],
+)
+def test_a_change_rebuilds_what_it_touches_alone(
+    project: Project, name: str, key: str, value: object, stage: str
+) -> None:
+    file = project.folder / f"conf/{name}.yaml"
     before = file.read_text()
-    project.edit("conf/model/mlp_wide.yaml", hidden=[300])
+    project.edit(f"conf/{name}.yaml", **{key: value})
     try:
         changed = json.loads(project.run("dvc", "status", "--json"))
         difference = project.run("dvc", "params", "diff")
     finally:
         file.write_text(before)
-    assert list(changed) == ["train@mlp_wide"]
-    assert "hidden" in difference
-    assert "[300]" in difference
+    assert list(changed) == [stage]
+    assert key in difference
+    assert str(value) in difference
 
 
 def test_a_variant_is_one_file_and_one_line(project: Project, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from conftest import ROOT
 
 from fashion_mnist.tracking import lineage
 
+VARIANTS = yaml.safe_load((ROOT / "conf/pipeline.yaml").read_text())["variants"]
 ON_THE_WAY = ("data/synthetic.py", "training/saving.py", "training/compiled.py", "evaluation/metrics.py", "train.py")
 
 
@@ -34,6 +35,19 @@ def test_the_stages_that_train_and_evaluate_depend_on_the_same_code() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     deps = {path for name in ("train", "evaluate") for path in (stages[name].get("do") or stages[name])["deps"]}
     assert {found[1] for path in deps if (found := re.fullmatch(r"src/fashion_mnist/(.*)", path))} == set(lineage.CODE)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_stage_that_trains_depends_on_every_file_that_its_configuration_comes_from(variant: str) -> None:
+    params = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"][f"train@{variant}"]["params"]
+    for file in set(params) - {"conf/config.yaml"}:
+        for entry in yaml.safe_load((ROOT / file).read_text()).get("defaults", ()):
+            if isinstance(entry, dict):
+                ((group, option),) = entry.items()
+                needed = f"conf/{re.sub('^override /|@.*', '', group)}/{option}.yaml"
+            else:
+                needed = file if entry == "_self_" else str(Path(file).with_name(f"{entry}.yaml"))
+            assert needed in params
 
 
 def test_every_tag_that_decides_is_shown_when_two_runs_are_set_beside_one_another() -> None:

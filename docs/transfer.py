@@ -23,7 +23,7 @@ from keras import layers  # noqa: E402
 
 from fashion_mnist.models import IMAGE_SHAPE, probabilities  # noqa: E402
 
-FROZEN_EPOCHS, LEARNING_RATE, FINE_TUNING = 3, 0.001, 0.01  # the last: factor of the step size after those epochs
+FROZEN_EPOCHS, LEARNING_RATE, FINE_TUNING = 3, 0.001, 0.01  # the last: factor of the learning rate after those epochs
 
 
 def main() -> None:

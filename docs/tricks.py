@@ -26,16 +26,18 @@ class Trick(NamedTuple):
 
 
 SHORT = {  # by the name of the variant; beside ladder_91, which trains for three epochs
-    "constant": Trick("no schedule", "trainer.schedule=constant optimizer.learning_rate=0.002", "a constant step size"),
+    "constant": Trick(
+        "no schedule", "trainer.schedule=constant optimizer.learning_rate=0.002", "a constant learning rate"
+    ),
     "cosine": Trick("cosine schedule", "trainer.schedule=cosine", "no rise at the beginning"),
-    "low_peak": Trick("a quarter of the step size", "optimizer.learning_rate=0.005", "a lower peak"),
+    "low_peak": Trick("a quarter of the learning rate", "optimizer.learning_rate=0.005", "a lower peak"),
     "adam": Trick(
         "Adam",
         "optimizer=adam ~optimizer.weight_decay optimizer.learning_rate=0.02",
         "no weight decay, Keras's other defaults",
     ),
     "sgd": Trick(
-        "SGD", "optimizer=sgd ~optimizer.weight_decay optimizer.learning_rate=0.2", "one step size for all weights"
+        "SGD", "optimizer=sgd ~optimizer.weight_decay optimizer.learning_rate=0.2", "one learning rate for all weights"
     ),
     "more_decay": Trick("five times the weight decay", "optimizer.weight_decay=0.05", "smaller weights"),
     "small_batches": Trick("batches of 128", "trainer.batch_size=128", "twice as many steps"),
@@ -52,7 +54,7 @@ SHORT = {  # by the name of the variant; beside ladder_91, which trains for thre
     "gelu": Trick("GELU", "model.activation=gelu", "a smooth activation"),
     "pair": Trick("two networks", "trainer.members=2", "the mean of their answers"),
     "dropout": Trick("dropout", "model.dropout=0.2", "a fifth of the last features"),
-    "flipped": Trick("mirrored images", "augment.flip=true", "every other one, in training"),
+    "flipped": Trick("mirrored images", "augment.flip=true", "each with probability 1/2, in training"),
     "twice_asked": Trick(
         "mirrored images, asked twice", "augment.flip=true augment.test_time_flip=true", "the mean of both answers"
     ),

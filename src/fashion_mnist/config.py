@@ -54,7 +54,7 @@ def is_share(value: float) -> bool:
 POSITIVE = Rule("above 0", lambda value: 0 < value < float("inf"))
 A_SHARE = Rule("at least 0 and at most 1", lambda value: 0 <= value <= 1)
 SECONDS = Rule("above 0 and at most 3600", lambda value: 0 < value <= 3600)
-SHARES = Rule("a whole number above 0, or a share from 0.01 to 1", lambda value: is_share(value))
+SHARES = Rule("a whole number above 0, or a share from 0.01 to 1", is_share)
 SHARES_OR_NONE = Rule("a whole number, or a share from 0.01 to 1", lambda value: value == 0 or is_share(value))
 NOT_EMPTY = Rule("a text that is not empty", str.strip)
 A_NAME = Rule(
@@ -62,8 +62,8 @@ A_NAME = Rule(
     lambda value: re.fullmatch(r"[A-Za-z0-9_][\w.\-]{,99}", value),
 )
 COUNT_OR_SHARE = Rule(
-    "a whole number of images below 60000, or a share of them below 1",
-    lambda value: 0 <= value < 1 or (isinstance(value, int) and 0 < value < 60_000),
+    "a whole number of images, or a share of them below 1",
+    lambda value: 0 <= value < 1 or (isinstance(value, int) and 0 < value < 1_000_000),
 )
 VARIANTS = Rule(
     "all, or a list of variants such as [mlp,cnn]",
@@ -121,9 +121,9 @@ class AugmentConfig:
     """conf/augment/*.yaml: random changes to the training images, and the mirror image in prediction."""
 
     flip: bool
-    shift: int = ruled(between(0, 28))
+    shift: int = ruled(between(0, 513))
     erasing: float = ruled(A_SHARE)
-    cutout: int = ruled(between(0, 57))
+    cutout: int = ruled(between(0, 1025))
     test_time_flip: bool = False
 
 

@@ -179,6 +179,7 @@ def test_a_sweep_that_has_finished_everything_is_finished(empty_folder: Path, ti
 
 
 def test_all_jobs_of_a_sweep_are_found_however_many_there_are(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{swept}/mlflow.db")
     (parent,) = [run for run in all_runs() if "sweep" in run.data.tags]
     jobs = sweep.jobs_of(mlflow.MlflowClient(), parent)
     assert len(jobs) > 1

@@ -55,10 +55,11 @@ def values_of(client: "MlflowClient", run: "Run", names: list[str]) -> dict[tupl
 
 
 def called(step: int, name: str, epochs: float) -> str:
-    """A metric's value in words; those of the test are of no epoch, and early stopping repeats one after the last."""
+    """A metric's value in words; those of the test are of no epoch, and early stopping repeats those of one."""
     if name.startswith("test_") or name in COUNTS:
         return name
-    return f"{name} of epoch {step + 1}" if step < epochs else f"{name} of the epoch that was kept"
+    kept = step > epochs  # with a gap after the last
+    return f"{name} of the epoch that was kept" if kept else f"{name} of epoch {step + 1}"
 
 
 def distance_of_weights(client: "MlflowClient", original: "Run", again: "Run") -> str:

@@ -72,8 +72,9 @@ class Sweep:
         if OmegaConf.is_interpolation(config.tracking, "run_name"):  # which gives each job its own
             self.config.run_name = None
         # As typed, whatever a job makes of it; and with what a search is told.
-        self.overrides: list[str] = list(config.hydra.overrides.task)
-        told = [word for word in config.hydra.overrides.hydra if word.lstrip("+").startswith("hydra.sweeper.")]
+        typed: Any = OmegaConf.to_container(config.hydra.overrides)
+        self.overrides: list[str] = typed["task"]
+        told = [word for word in typed["hydra"] if word.lstrip("+").startswith("hydra.sweeper.")]
         self.typed = [*self.overrides, *told]
         store.check(self.config, self.overrides)
 

@@ -121,9 +121,9 @@ class AugmentConfig:
     """conf/augment/*.yaml: random changes to the training images, and the mirror image in prediction."""
 
     flip: bool
-    shift: int = ruled(between(0, 513))
+    shift: int = ruled(between(0, 28))
     erasing: float = ruled(A_SHARE)
-    cutout: int = ruled(between(0, 1025))
+    cutout: int = ruled(between(0, 57))
     test_time_flip: bool = False
 
 

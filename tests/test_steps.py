@@ -94,6 +94,14 @@ def test_a_training_that_diverges_is_a_failure_and_leaves_no_model(tiny: Compose
     assert not list(empty_folder.rglob("*.keras"))
 
 
+@pytest.mark.parametrize("validation", [0, 100])
+def test_a_training_whose_last_update_diverges_is_one_too(validation: int, tiny: Compose, empty_folder: Path) -> None:
+    one_step = ["trainer.epochs=1", "trainer.batch_size=1000", f"data.validation={validation}"]
+    with pytest.raises(UserError, match=r"diverged in epoch 1.*optimizer\.learning_rate"):
+        train(tiny(*one_step, "optimizer=adamw", "optimizer.learning_rate=3e38", "optimizer.beta_1=0.999"))
+    assert not list(empty_folder.rglob("*.keras"))
+
+
 @pytest.mark.parametrize("folder", RESULTS)
 def test_a_results_folder_that_cannot_be_written_is_refused_before_training(
     folder: str, tiny: Compose, empty_folder: Path
@@ -221,6 +229,11 @@ def test_the_configuration_digest_ignores_where_results_go(tiny: Compose) -> Non
         "data.validation=50",
     ):
         assert config_digest(tiny()) != config_digest(tiny(change))
+
+
+def test_a_whole_number_for_a_fraction_is_the_same_configuration(tiny: Compose) -> None:
+    whole, fraction = (tiny("model=cnn_dropout", f"model.dropout={value}") for value in ("0", "0.0"))
+    assert config_digest(whole) == config_digest(fraction)
 
 
 def test_runs_are_named_after_what_departs_from_the_defaults(tiny: Compose, tiny_data: Path) -> None:

@@ -124,6 +124,8 @@ def check_training(config: Config, choices: dict[str, str]) -> None:
                 raise UserError(f"{group}._target_ cannot be set; a file in conf/{group} makes it an option.")
             expected = group if key in ("name", "_target_") else example.get(key, value)
             check_argument(f"{group}.{key}", value, expected, ARGUMENTS.get(key))
+            if isinstance(expected, float):  # so that dropout=0 is the same as 0.0
+                getattr(config, group)[key] = float(value)
 
 
 def of_plugin(hydra: HydraConf, kind: str, target: str, schema: type) -> Any:

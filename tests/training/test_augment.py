@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from fashion_mnist.cli import compose
-from fashion_mnist.training.augment import Augmentation, Cutout, Flip, RandomErasing, Shift, layers_of
+from fashion_mnist.errors import UserError
+from fashion_mnist.training.augment import Augmentation, Cutout, Flip, RandomErasing, Shift, check_reach, layers_of
 
 Kind = Callable[[], Augmentation]
 KINDS = {
@@ -228,3 +229,12 @@ def test_each_key_asks_for_its_layer_and_cutout_comes_last() -> None:
     for key, kind in keys.items():
         assert [type(layer) for layer in layers_of(compose([key]).augment)] == [kind]
     assert [type(layer) for layer in layers_of(compose(list(keys)).augment)] == list(keys.values())
+
+
+@pytest.mark.parametrize(("key", "limit"), [("shift", 28), ("cutout", 56)])
+def test_what_leaves_nothing_of_an_image_is_refused_by_the_images_own_size(key: str, limit: int) -> None:
+    check_reach(compose([f"augment.{key}={limit - 1}"]).augment, (28, 28))
+    reaching = compose([f"augment.{key}={limit}"]).augment
+    check_reach(reaching, (224, 224, 3))
+    with pytest.raises(UserError, match=f"augment.{key}={limit} leaves nothing of 28 x 28 pixels"):
+        check_reach(reaching, (28, 28))

@@ -11,6 +11,8 @@ import keras
 import tensorflow as tf
 
 from fashion_mnist.config import AugmentConfig
+from fashion_mnist.errors import UserError
+from fashion_mnist.models import Shape
 
 
 def layers_of(config: AugmentConfig) -> list[keras.Layer]:
@@ -25,6 +27,15 @@ def layers_of(config: AugmentConfig) -> list[keras.Layer]:
     if config.cutout:
         layers.append(Cutout(config.cutout))
     return layers
+
+
+def check_reach(config: AugmentConfig, image_shape: Shape) -> None:
+    """Raises UserError where a layer could leave nothing of images of this shape."""
+    side = min(image_shape[:2])
+    for key, value, limit in (("shift", config.shift, side), ("cutout", config.cutout, 2 * side)):
+        if value >= limit:
+            pixels = " x ".join(map(str, image_shape[:2]))
+            raise UserError(f"augment.{key}={value} leaves nothing of {pixels} pixels; take less than {limit}.")
 
 
 class Augmentation(keras.Layer):
@@ -55,7 +66,7 @@ class Augmentation(keras.Layer):
 
 
 class Flip(Augmentation):
-    """Mirrors every other image, left to right."""
+    """Mirrors each image, left to right, with probability 1/2."""
 
     def change(self, images: tf.Tensor) -> tf.Tensor:
         mirrored = self.draw_one(images, 0, 1)[:, :, None] < 0.5

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from fashion_mnist.config import Config
 from fashion_mnist.errors import UserError
 from fashion_mnist.models import CLASSES, IMAGE_SHAPE, Shape, mean_of
+from fashion_mnist.training.augment import check_reach
 from fashion_mnist.training.precision import faster_precision
 
 
@@ -23,18 +24,19 @@ def build(config: Config, image_shape: Shape = IMAGE_SHAPE, classes: int = CLASS
 
     The one place that sets seeds.
     """
+    check_reach(config.augment, image_shape)
     keras.utils.clear_session()  # layer names count up through a process, and would differ between jobs of a sweep
     keras.utils.set_random_seed(config.seed)
     wanted = config.trainer.precision
     precision = faster_precision() if wanted == "auto" else wanted  # of a run, this is decided and recorded before
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
     with strategy(config).scope():
-        members, mirrored = config.trainer.members, config.augment.test_time_flip
-        if members == 1 and not mirrored:
+        members, asked_twice = config.trainer.members, config.augment.test_time_flip
+        if members == 1 and not asked_twice:
             return create_model(config.model, image_shape, classes)
         names = [f"{config.variant}_member_{number}" for number in range(1, members + 1)]
         models = [create_model({**config.model, "name": name}, image_shape, classes) for name in names]
-        return mean_of(models, config.variant, mirrored)
+        return mean_of(models, config.variant, asked_twice)
 
 
 def create_model(section: dict[str, Any], image_shape: Shape, classes: int) -> keras.Model:
@@ -58,12 +60,12 @@ def strategy(config: Config) -> tf.distribute.Strategy:
         raise UserError("trainer.mirrored=true needs several devices, and there is one; leave it out.")
     if (size := config.trainer.batch_size) % len(devices):
         raise UserError(f"trainer.batch_size={size} cannot be divided among {len(devices)} devices; choose a multiple.")
-    return mirrored(tuple(device.name for device in devices))
+    return one_strategy(tuple(device.name for device in devices))
 
 
 @functools.cache
-def mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
-    """One strategy for all jobs of a process: two would use the same keys for their exchanges, and mix them up."""
+def one_strategy(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """The same for all jobs of a process: two would use the same keys for their exchanges, and mix them up."""
     return tf.distribute.MirroredStrategy(devices)
 
 

@@ -95,7 +95,7 @@ class CompiledModel(keras.Model):
         if not training:
             return super().call(inputs, training, mask)
         answers = [member(inputs, training=True) for member in self.members()]
-        return tf.concat(answers, axis=0) if len(answers) > 1 else answers[0]
+        return undivided(tf.concat(answers, axis=0), len(answers)) if len(answers) > 1 else answers[0]
 
     def batches(self) -> tf.data.Dataset:
         """What `fit` is to be given: an element for each step of an epoch, with the numbers of the step's images.
@@ -265,6 +265,16 @@ class CompiledModel(keras.Model):
         while (seconds := seconds_of(steps)) < TRIAL_SECONDS and steps < self.steps:
             steps = min(8 * steps, self.steps)
         self.steps_per_execution = min(self.steps, math.ceil(steps * BLOCK_SECONDS / seconds))
+
+
+def undivided(answers: tf.Tensor, members: int) -> Any:
+    """The same answers with gradients as large as each member's own: the loss is the mean over all members."""
+
+    @tf.custom_gradient
+    def same(values: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        return tf.identity(values), lambda gradient: members * gradient
+
+    return same(answers)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 
 from fashion_mnist.config import Config
 from fashion_mnist.data.dataset import Split
@@ -78,10 +79,14 @@ def fit(
             # The bar that moves is for people; a log file gets one line an epoch.
             verbose=1 if sys.stdout.isatty() else 2,  # pyright: ignore[reportArgumentType]
         )
-    losses = record.history["loss"]
-    if not math.isfinite(losses[-1]):
-        first = next(epoch for epoch, loss in enumerate(losses, start=1) if not math.isfinite(loss))
-        raise UserError(
-            f"training diverged: the loss is not a number from epoch {first} on; lower optimizer.learning_rate."
-        )
+    refuse_divergence(record.history, model)
     return record.history
+
+
+def refuse_divergence(history: History, model: keras.Model) -> None:
+    """Raises UserError where losses or weights have ended as no numbers; the last update is in no training loss."""
+    losses = [history[key] for key in ("loss", "val_loss") if key in history]
+    numbers = [all(map(math.isfinite, of_epoch)) for of_epoch in zip(*losses, strict=True)]
+    if not numbers[-1] or not all(np.isfinite(weight).all() for weight in model.get_weights()):
+        first = 1 + next((epoch for epoch, finite in enumerate(numbers) if not finite), len(numbers) - 1)
+        raise UserError(f"training diverged in epoch {first}, into what is no number; lower optimizer.learning_rate.")

@@ -171,8 +171,8 @@ def test_a_card_that_is_none_is_refused_before_a_picture_is_read(card: bytes, em
     Path("outputs/models/cnn").mkdir(parents=True)
     Path("model.keras").rename("outputs/models/cnn/model.keras")
     Image.new("L", (8, 8)).save("picture.png")
-    answered = run_here("picture.png", "model=cnn", step="predict")
-    assert_one_sentence(answered, "train it again")
+    assert_one_sentence(run_here("picture.png", "model=cnn", step="predict"), "train it again")
+    assert_one_sentence(run_here(*TINY, "model=cnn", step="evaluate"), "train it again")
 
 
 @pytest.mark.slow

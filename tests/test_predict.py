@@ -38,6 +38,7 @@ WRONG = [
     (["shoe.png", "--verbose"], "--verbose needs a value"),
     (["shoe.png", "-m"], "there is no option -m"),
     (["shoe.png", "--picture"], "--picture: expected one argument"),
+    (["shoe.png", "--picture", "seen.txt"], "a picture is drawn as a .png file"),
 ]
 
 

@@ -87,6 +87,20 @@ def test_a_folder_that_is_divided_already_stays_so(draw: Draw, tmp_path: Path) -
     assert dataset.test.labels.tolist() == [0, 1] * 2
 
 
+@pytest.mark.parametrize(
+    ("sizes", "wanted", "words"),
+    [
+        ([10, 10], 0.01, "data.test=0.01 of 20 images is none; take more"),
+        ([1000, 2], 0.2, "'dog' has 2: take more, or add some"),
+        ([1000, 2], 0.8, "'dog' has 2: take fewer, or add some"),
+        ([1000, 1], 0.2, "'dog' has 1: add some, or leave the class out"),
+    ],
+)
+def test_what_cannot_be_set_aside_is_refused_with_a_way_out(sizes: list[int], wanted: float, words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        set_aside(np.repeat([0, 1], sizes), wanted, "data.test", ["cat", "dog"], of_each=True)
+
+
 @given(st.lists(st.integers(2, 40), min_size=2, max_size=6), st.floats(0.05, 0.6), st.integers(0, 99))
 def test_a_share_is_set_aside_of_every_class(sizes: list[int], share: float, seed: int) -> None:
     labels = np.repeat(np.arange(len(sizes)), sizes).astype(np.uint8)

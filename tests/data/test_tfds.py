@@ -27,7 +27,7 @@ def drawn() -> Arrays:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, drawn: Arrays) -> Path:
     """The folder of TensorFlow Datasets, with a small dataset that is named and stored as its Fashion-MNIST is."""
-    tfds = pytest.importorskip("tensorflow_datasets", reason="uv sync --extra tfds")
+    tfds = pytest.importorskip("tensorflow_datasets", reason="uv sync --inexact --extra tfds")
     features = tfds.features.FeaturesDict(
         {"image": tfds.features.Image(shape=(28, 28, 1)), "label": tfds.features.ClassLabel(names=list(CLASS_NAMES))}
     )
@@ -47,6 +47,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory, drawn: Arrays) -> Path:
         split_datasets={split: examples(split) for split in ("train", "test")},
     )
     return folder
+
+
+def test_it_is_called_as_one_asks(folder: Path, tmp_path: Path) -> None:
+    prepared = prepare(compose(["data=tfds", f"data.dir={folder}", "data.name=mine"]).data, tmp_path).folder
+    assert (prepared.name, read_card(prepared).name) == ("mine", "mine")
 
 
 def test_images_labels_and_class_names_arrive(folder: Path, drawn: Arrays, tmp_path: Path) -> None:
@@ -93,7 +98,7 @@ def test_other_images_are_read_again_from_where_they_are(folder: Path, tmp_path:
 
 
 def test_a_dataset_that_is_not_there_and_cannot_be_downloaded(empty_folder: Path) -> None:
-    pytest.importorskip("tensorflow_datasets", reason="uv sync --extra tfds")
+    pytest.importorskip("tensorflow_datasets", reason="uv sync --inexact --extra tfds")
     proxies = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
     process = run_here("data=tfds", f"data.dir={empty_folder}/empty", "data.timeout=1", step="fetch", **proxies)
     assert process.returncode == 1
@@ -104,7 +109,7 @@ def test_a_dataset_that_is_not_there_and_cannot_be_downloaded(empty_folder: Path
 def test_without_the_extra_the_way_to_it_is_named(empty_folder: Path) -> None:
     (empty_folder / "tensorflow_datasets.py").write_text("raise ImportError")
     path = os.pathsep.join([str(empty_folder), str(ROOT / "src")])
-    assert_one_sentence(run_step("data=tfds", step="fetch", PYTHONPATH=path), "uv sync --extra tfds")
+    assert_one_sentence(run_step("data=tfds", step="fetch", PYTHONPATH=path), "uv sync --inexact --extra tfds")
 
 
 @needs_real_data
@@ -122,7 +127,7 @@ def test_the_official_images_are_known_in_any_order(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two sets of other kinds: coloured ones of different sizes without a test, and one with a class of no images."""
-    tfds = pytest.importorskip("tensorflow_datasets", reason="uv sync --extra tfds")
+    tfds = pytest.importorskip("tensorflow_datasets", reason="uv sync --inexact --extra tfds")
     import tensorflow as tf
 
     folder, rng = tmp_path_factory.mktemp("catalogue"), np.random.default_rng(0)
@@ -170,6 +175,6 @@ def test_any_set_of_the_catalogue_can_be_had(catalogue: Path, tmp_path: Path) ->
 
 
 def test_a_set_that_nobody_knows_is_named(tmp_path: Path, empty_folder: Path) -> None:
-    pytest.importorskip("tensorflow_datasets", reason="uv sync --extra tfds")
+    pytest.importorskip("tensorflow_datasets", reason="uv sync --inexact --extra tfds")
     process = run_here("data=tfds", "data.dataset=no_such_set", f"data.dir={tmp_path}/none")
     assert_one_sentence(process, "knows no no_such_set")

@@ -25,6 +25,7 @@ CLASS_NAMES = (
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 CARD = "dataset.json"
 LARGEST_CARD = 1 << 22  # bytes
+LARGEST_IMAGE = 1 << 24  # pixels
 MOST_CLASSES = 1000
 DARK = 16  # of 255: twelve bits in sixteen look so, and numbers from 0 to 1
 SAMPLES = "samples.png"
@@ -85,9 +86,18 @@ def title_of(name: str) -> str:
 
 
 def card_of(text: str | bytes) -> Card:
-    """The card that `Card.text` wrote; raises ValueError, KeyError or TypeError if it is none."""
+    """The card that `Card.text` wrote; the text may come from anywhere.
+
+    Raises ValueError, KeyError, TypeError or AttributeError if it is none, before any memory is taken.
+    """
     content = json.loads(text)
-    return Card(**{**content, "class_names": tuple(content["class_names"])})
+    card = Card(**{**content, "class_names": tuple(content["class_names"])})
+    height, width, *colours = card.image_shape
+    if not all(isinstance(name, str) for name in card.class_names):
+        raise ValueError("its classes have no names")
+    if colours not in ([], [3]) or not 0 < height * width <= LARGEST_IMAGE:
+        raise ValueError("its images are of no possible shape")
+    return card
 
 
 def card_in(model: Path) -> Card | None:
@@ -111,7 +121,7 @@ def read_card(folder: Path) -> Card:
         return card_of((folder / CARD).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"there is no dataset in {folder}; python -m fashion_mnist.fetch prepares it.") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{folder / CARD} is damaged; delete {folder} and run python -m fashion_mnist.fetch.") from None
 
 
@@ -217,10 +227,12 @@ def set_aside(
     """A mask, bool (n,), of so many labels, or of such a share of them, with each class in proportion.
 
     Raises:
-        UserError: nothing is left, or a class has too few images to be on both sides, where there are as many images as
-            classes, or `of_each` is asked for. `key` says how many are wanted.
+        UserError: nothing is left, or set aside, or a class has too few images to be on both sides, where there are as
+            many images as classes, or `of_each` is asked for. `key` says how many are wanted.
     """
     count = round(wanted * len(labels)) if wanted < 1 else int(wanted)
+    if wanted and not count:
+        raise UserError(f"{key}={wanted} of {len(labels)} images is none; take more.")
     if count >= len(labels):
         raise UserError(f"{key}={wanted} leaves nothing of the {len(labels)} images to learn from.")
     chosen = stratified(labels, count, seed)
@@ -230,7 +242,11 @@ def set_aside(
         if part.all() or (part.sum() < len(class_names) and not of_each):  # who wants so few wants some classes only
             continue
         label = int(part.argmin())
-        way_out = f"take {key}={len(sizes)} or more" if sizes.min() > 1 else "add some, or leave the class out"
+        way_out = f"take {'more' if part is aside else 'fewer'}, or add some"
+        if sizes.min() == 1:
+            way_out = "add some, or leave the class out"
+        elif sizes.min() == sizes.max() and part is aside:
+            way_out = f"take {key}={len(sizes)} or more"
         raise UserError(
             f"{key}={wanted} needs images of every class on both sides, and {class_names[label]!r} has "
             f"{sizes[label]}: {way_out}."

@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from fashion_mnist.config import DataConfig
-from fashion_mnist.data.dataset import Arrays, check_classes
+from fashion_mnist.data.dataset import PARTS, Arrays, check_classes
 from fashion_mnist.errors import UserError, say
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")  # in the order of `dataset.PARTS`
-PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 def npz_arrays(file: Path, config: DataConfig) -> tuple[Arrays, tuple[str, ...]]:

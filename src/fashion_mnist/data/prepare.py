@@ -30,7 +30,7 @@ from fashion_mnist.data.dataset import (
 from fashion_mnist.data.official import DIGEST, HOME, LICENSE, official_arrays
 from fashion_mnist.data.synthetic import generate
 from fashion_mnist.errors import SourceUnavailableError, UserError, say, terminal
-from fashion_mnist.files import alone_in, shorter, tidy, workplace, write_figure
+from fashion_mnist.files import alone_in, plain_style, shorter, tidy, workplace, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,7 +63,7 @@ def prepare(config: DataConfig, root: str | Path) -> Dataset:
     except SourceUnavailableError as error:
         if config.source != "auto":
             raise
-        reason = str(error).partition(";")[0]  # not the ways out, of which this is one
+        reason = str(error).rpartition(";")[0] or str(error)  # not the ways out, of which this is one
         text = f"{reason}.\n\nDrawn garments are used instead. Their accuracies say nothing about Fashion-MNIST."
         terminal(stderr=True).print(Panel(text, title="NOT Fashion-MNIST", style="bold red", padding=(1, 2)))
         folder = prepare_synthetic(config, Path(root))
@@ -82,7 +82,7 @@ def prepare_official(config: DataConfig, root: Path) -> Path:
 def prepare_tfds(config: DataConfig, root: Path) -> Path:
     from fashion_mnist.data import tfds
 
-    name = "tfds" if config.dataset == tfds.DEFAULT else name_of(config, config.dataset)
+    name = name_of(config, config.dataset) if config.name or config.dataset != tfds.DEFAULT else "tfds"
 
     def is_wanted(card: Card) -> bool:  # of Fashion-MNIST, other images may have come from another data.dir
         full_name = card.source.removeprefix("tensorflow_datasets: ").partition(" ")[0]
@@ -254,6 +254,7 @@ def write_files(folder: Path, arrays: Arrays, about: dict[str, Any]) -> None:
     write_figure(samples(training, card.class_names, card.title), folder / SAMPLES)
 
 
+@plain_style()
 def samples(split: Split, class_names: Sequence[str], title: str) -> "Figure":
     """A sheet of the first images of each class, and how many there are where that differs; of at most 100 classes."""
     from matplotlib.figure import Figure  # which takes half a second

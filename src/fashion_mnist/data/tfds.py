@@ -38,7 +38,7 @@ def tfds_arrays(config: DataConfig) -> tuple[Arrays, dict]:
     try:
         import tensorflow_datasets as tfds
     except ImportError:
-        raise UserError("data=tfds needs TensorFlow Datasets: uv sync --extra tfds.") from None
+        raise UserError("data=tfds needs TensorFlow Datasets: uv sync --inexact --extra tfds.") from None
     name = config.dataset
     try:
         builder: Any = tfds.builder(name, data_dir=config.dir, try_gcs=False)
@@ -76,11 +76,11 @@ def tfds_arrays(config: DataConfig) -> tuple[Arrays, dict]:
             f"{builder.data_dir} cannot be read ({type(error).__name__}); delete it, and it is downloaded anew."
         ) from error
     arrays, class_names = as_dataset(read, list(features[keys[1]].names), config)
-    official = {"license": LICENSE, "name": "tfds" if content(arrays) == CONTENT else "tfds_unofficial"}
+    called = config.name or ("tfds" if content(arrays) == CONTENT else "tfds_unofficial")
     return arrays, {
         "source": source_of(builder.info.full_name, config),
         "class_names": class_names,
-        **(official if name == DEFAULT else {"license": license_of(builder.info)}),
+        **({"license": LICENSE, "name": called} if name == DEFAULT else {"license": license_of(builder.info)}),
     }
 
 
@@ -117,7 +117,11 @@ def pictures(builder: Any, part: str, key: str) -> Iterator[Image.Image]:
     import tensorflow_datasets as tfds
 
     for example in tfds.as_numpy(builder.as_dataset(split=part)):
-        yield Image.fromarray(example[key][..., 0] if example[key].shape[-1] == 1 else example[key])
+        yield picture_of(example[key])
+
+
+def picture_of(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def read_split(
@@ -131,10 +135,11 @@ def read_split(
         images = examples[keys[0]]
         return images[..., 0] if images.shape[-1] == 1 else images, examples[keys[1]]
     count = range(builder.info.splits[part].num_examples)
-    images = np.zeros((len(count), *shape), np.uint8)
-    for index, picture in zip(progress(count, f"reading {part}"), pictures(builder, part, keys[0]), strict=True):
-        images[index] = as_bytes(picture, shape)
-    return images, np.array([example[keys[1]] for example in tfds.as_numpy(builder.as_dataset(split=part))])
+    images, labels = np.zeros((len(count), *shape), np.uint8), np.zeros(len(count), np.int64)
+    examples = tfds.as_numpy(builder.as_dataset(split=part))
+    for index, example in zip(progress(count, f"reading {part}"), examples, strict=True):
+        images[index], labels[index] = as_bytes(picture_of(example[keys[0]]), shape), example[keys[1]]
+    return images, labels
 
 
 def as_dataset(

@@ -37,11 +37,11 @@ def complete(file: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full, or cannot be written; `file` is as it was.
     """
-    partial = file.with_name(f".{os.getpid()}.{file.name}")
+    partial = file.with_name(f".{domain()}-{os.getpid()}.{file.name}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        for left in file.parent.glob(f".*.{file.name}"):
-            if not is_alive(left.name.split(".")[1]):
+        for left in file.parent.glob(f".{domain()}-*.{file.name}"):
+            if not is_alive(left.name.split(".")[1].partition("-")[2]):
                 left.unlink(missing_ok=True)
         yield partial
         partial.replace(file)
@@ -65,11 +65,21 @@ def shorter(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
+@contextlib.contextmanager
+def plain_style() -> Iterator[None]:
+    """Lets Matplotlib draw as it does by itself, whatever a person's own matplotlibrc says; a decorator, too."""
+    from matplotlib import style
+
+    with style.context("default"):
+        yield
+
+
 def write_figure(figure: "Figure", file: Path) -> None:
     """Writes a figure as PNG; the same figure always gives the same bytes."""
     with complete(file) as partial, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks, such as an emoji, is an empty box
-        figure.savefig(partial, dpi=120, facecolor="white")
+        with plain_style():
+            figure.savefig(partial, format="png", dpi=120, facecolor="white")
 
 
 def write_metrics(file: Path, metrics: Mapping[str, float]) -> None:
@@ -139,12 +149,17 @@ def workplace(folder: Path) -> tempfile.TemporaryDirectory[str]:
 
 
 def prefix() -> str:
-    """How the names of unfinished work begin.
+    """How the names of unfinished work begin."""
+    return f".unfinished-{domain()}-"
 
-    Whoever cannot see the same lock, on another machine or as another person, must not take it for left behind.
+
+def domain() -> str:
+    """Stands for everybody who sees the same processes and locks: this person on this machine.
+
+    Whoever does not must not take unfinished work for left behind.
     """
-    domain = f"{platform.node()} {home()} {tempfile.gettempdir()}"
-    return f".unfinished-{hashlib.sha256(domain.encode()).hexdigest()[:8]}-"
+    where = f"{platform.node()} {home()} {tempfile.gettempdir()}"
+    return hashlib.sha256(where.encode()).hexdigest()[:8]
 
 
 def digest_here(*what: str) -> str:

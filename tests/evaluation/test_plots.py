@@ -1,9 +1,13 @@
 """What a picture shows: read from the figure, before it becomes pixels."""
 
+from pathlib import Path
+
+import matplotlib as mpl
 import numpy as np
 
 from fashion_mnist.data.dataset import CLASS_NAMES
 from fashion_mnist.evaluation import plots
+from fashion_mnist.files import write_figure
 
 LABELS = (np.arange(200) % 10).astype(np.uint8)
 IMAGES = np.zeros((200, 28, 28), dtype=np.uint8)
@@ -30,3 +34,13 @@ def test_the_first_thirty_images_come_first_and_then_the_next_mistakes() -> None
 def test_a_model_with_fewer_mistakes_shows_those_that_it_makes() -> None:
     assert len(titles(wrong=[50, 60])) == 32
     assert {color for _, color in titles(wrong=[])} == {plots.RIGHT}
+
+
+def test_what_a_person_has_set_for_matplotlib_changes_no_picture(tmp_path: Path) -> None:
+    def drawn() -> bytes:
+        write_figure(plots.confusion_matrix(np.eye(10, dtype=int), CLASS_NAMES, "title"), tmp_path / "picture.png")
+        return (tmp_path / "picture.png").read_bytes()
+
+    before = drawn()
+    with mpl.rc_context({"font.size": 20, "savefig.bbox": "tight"}):
+        assert drawn() == before

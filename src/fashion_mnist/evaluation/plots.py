@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from fashion_mnist.files import shorter
+from fashion_mnist.files import plain_style, shorter
 
 MOST_NAMED, MOST_COUNTED = 100, 60  # classes whose names, and whose counts, one can read in a confusion matrix
 RIGHT, WRONG = "tab:blue", "tab:red"  # as in the tutorials: blue titles for right predictions, red for wrong ones
 
 
+@plain_style()
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
     """How often images of each class (row) were taken for each class (column): `counts`, int (classes, classes).
 
@@ -40,6 +41,7 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], title: str)
     return figure
 
 
+@plain_style()
 def predictions(
     images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str], title: str
 ) -> Figure:
@@ -50,16 +52,19 @@ def predictions(
     class_names = [shorter(name) for name in class_names]
     predicted = probabilities.argmax(axis=1)
     mistakes = np.flatnonzero(predicted != labels)
-    shown = [*range(min(30, len(predicted))), *mistakes[mistakes >= 30][:10]]
+    more = mistakes[mistakes >= 30][:10]
+    shown = [*range(min(30, len(predicted))), *more]
     titles, colors = [], []
     for label, guess in zip(labels[shown], predicted[shown], strict=True):
         titles.append(class_names[guess] if guess == label else f"{class_names[guess]}\n({class_names[label]})")
         colors.append(RIGHT if guess == label else WRONG)
     share = 1 - len(mistakes) / len(predicted)
-    heading = f"{title}: {share:.1%} right (blue). Last row: its next mistakes (red, with the truth in brackets)"
+    rest = ". Last row: its next mistakes (red, with the truth in brackets)" if len(more) else ""
+    heading = f"{title}: {share:.1%} right (blue){rest}"
     return sheet(images[shown], titles, heading, colors)
 
 
+@plain_style()
 def sheet(images: np.ndarray, titles: Sequence[str], heading: str = "", colors: Sequence[str] = ()) -> Figure:
     """Images, uint8 (n, height, width[, 3]), in rows of ten, each below its title.
 

@@ -4,6 +4,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fashion_mnist.config import Config
+from fashion_mnist.files import plain_style
 
 
 def epoch_kept(history: dict[str, list[float]], config: Config) -> int:
@@ -19,6 +20,7 @@ def by_epoch(history: dict[str, list[float]]) -> list[dict[str, float]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
+@plain_style()
 def learning_curves(history: dict[str, list[float]], title: str) -> Figure:
     """Loss and accuracy of every epoch, side by side, for training and, where there is one, validation."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")

@@ -1,0 +1,34 @@
+"""Files are there as a whole, or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from fashion_mnist import files
+from fashion_mnist.errors import UserError
+
+NOBODY = 2**22 + 1  # more than the number of any process on Linux
+
+
+def test_what_a_killed_process_left_goes_and_what_another_machine_is_writing_stays(tmp_path: Path) -> None:
+    left = tmp_path / f".{files.domain()}-{NOBODY}.model.keras"
+    elsewhere = tmp_path / f".0a1b2c3d-{NOBODY}.model.keras"
+    for file in (left, elsewhere):
+        file.write_text("half of it")
+    with files.complete(tmp_path / "model.keras") as partial:
+        partial.write_text("all of it")
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([elsewhere.name, "model.keras"])
+
+
+def write_half(file: Path) -> None:
+    with files.complete(file) as partial:
+        partial.write_text("half of it")
+        raise OSError("no space left")
+
+
+def test_what_fails_halfway_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "model.keras"
+    file.write_text("before")
+    with pytest.raises(UserError, match="cannot write"):
+        write_half(file)
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("model.keras", "before")]

@@ -60,6 +60,12 @@ def test_predictions_survive_being_written(tmp_path: Path) -> None:
             read_predictions(tmp_path / "one.npz")
 
 
+def test_predictions_of_a_class_that_does_not_exist_are_refused(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "test.npz", np.arange(50) % 11, np.zeros((50, 10), np.float32))
+    with pytest.raises(UserError, match="is damaged"):
+        read_predictions(tmp_path / "test.npz")
+
+
 def test_an_array_that_holds_more_than_its_header_says_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "test.npz"
     write_predictions(file, np.arange(50) % 10, np.zeros((50, 10), np.float32))

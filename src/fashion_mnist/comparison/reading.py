@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-PAGE = 500  # runs at a time from the store
 SILENT = ("model.name", "trainer.tensorboard", "trainer.resume")  # parameters that make no group of their own
 
 
@@ -48,7 +47,6 @@ def read(config: CompareConfig) -> tuple[list[Training], list[LeftOut], Tested]:
 def search(client: "MlflowClient", config: CompareConfig) -> list["Run"]:
     """The runs of the experiment that are asked for, newest first."""
     from mlflow.exceptions import MlflowException
-    from mlflow.utils import get_results_from_paginated_fn
 
     name, given = config.tracking.experiment, store.given_experiment(config.tracking)
     place = client.get_experiment(given) if given else client.get_experiment_by_name(name)
@@ -58,9 +56,8 @@ def search(client: "MlflowClient", config: CompareConfig) -> list["Run"]:
     wanted = [config.runs] if config.runs else []
     if config.parent:
         wanted.append(f"tags.`mlflow.parentRunId` = '{config.parent}'")
-    ask = partial(client.search_runs, [place.experiment_id], " and ".join(wanted), order_by=["start_time DESC"])
     try:
-        return get_results_from_paginated_fn(lambda most, token: ask(max_results=most, page_token=token), PAGE)
+        return store.search(client, place.experiment_id, " and ".join(wanted))
     except MlflowException as error:
         raise UserError(f"MLflow cannot search for runs={config.runs!r}: {str(error).splitlines()[0]}") from error
 

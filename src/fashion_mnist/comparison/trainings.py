@@ -78,7 +78,7 @@ def with_predictions(
                 dataset, digest = training.tags["dataset"], training.tags.get("dataset_digest", "")
                 empty = np.zeros(len(labels)), np.zeros(probabilities.shape, int)
                 tested = Tested(dataset, digest, labels, *empty, training.class_names)
-            if not np.array_equal(labels, tested.labels):
+            if not np.array_equal(labels, tested.labels) or probabilities.shape != tested.votes.shape:
                 raise UserError("it was tested on other images")
         except UserError as error:
             left_out.append(LeftOut(training.run_id, training.name, str(error)))

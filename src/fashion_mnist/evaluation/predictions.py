@@ -47,6 +47,8 @@ def read_predictions(file: Path) -> Predictions:
             labels, predicted, probabilities = (read_array(archive, name, kinds) for name, kinds in KINDS.items())
         if not labels.shape == predicted.shape == probabilities.shape[:1] or probabilities.ndim != 2:
             raise ValueError("its arrays do not belong together")
+        if max(labels.max(initial=0), predicted.max(initial=0)) >= probabilities.shape[1]:
+            raise ValueError("it names classes that it has no probabilities of")
     except FileNotFoundError:
         raise UserError(f"there are no predictions in {file}; python -m fashion_mnist.evaluate makes them.") from None
     except Exception as error:  # damage comes up as anything, from NotImplementedError to struct.error

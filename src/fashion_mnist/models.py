@@ -57,7 +57,7 @@ def cnn(
 ) -> keras.Model:
     """Blocks of convolutions and one pooling, after LeNet-5 (LeCun et al., 1998, https://doi.org/10.1109/5.726791).
 
-    Each block, of at most four, has so many filters in each of its `convolutions` (two, as in VGG,
+    Each block has so many filters in each of its `convolutions` (two, as in VGG,
     https://arxiv.org/abs/1409.1556), with square kernels of `kernel_size` pixels a side, and halves the image's side.
     Hidden layers of so many neurons follow. In training, a share `block_dropout` of the features is dropped after each
     block, and a share `dropout` after all of them.

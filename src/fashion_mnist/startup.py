@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
-FLAGS = Path("/proc/cpuinfo")  # of Linux; elsewhere TensorFlow decides alone
+CPUINFO = Path("/proc/cpuinfo")  # of Linux
 told: dict[str, str] = {}  # by `orders`, when TensorFlow was imported
 
 
@@ -57,7 +57,12 @@ def import_tensorflow() -> None:
             os.close(standard_error)
 
 
-def orders(flags: Path = FLAGS) -> dict[str, str]:
+def cpuinfo(file: Path = CPUINFO) -> str:
+    """What Linux says of the processor; nothing elsewhere."""
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def orders(file: Path = CPUINFO) -> dict[str, str]:
     """What TensorFlow is told of how to calculate, as variables of the environment, where that does not say it itself.
 
     oneDNN's kernels are on: they make convolutions faster (docs/speed.md), and TensorFlow leaves them off where the
@@ -68,7 +73,7 @@ def orders(flags: Path = FLAGS) -> dict[str, str]:
         return told
     if ONEDNN in os.environ:
         return {}
-    known = flags.read_text(encoding="utf-8") if flags.is_file() and platform.machine() == "x86_64" else ""
+    known = cpuinfo(file) if platform.machine() == "x86_64" else ""
     if not re.search(r"\bavx2\b", known) or re.search(r"\b(avx512_vnni|avx512_bf16|avx_vnni|amx_\w+)\b", known):
         return {}
     return {ONEDNN: "1"}

@@ -19,12 +19,12 @@ from fashion_mnist.config import ROOT, Config
 from fashion_mnist.data.dataset import Card
 from fashion_mnist.errors import UserError, say
 from fashion_mnist.files import FOLDER
-from fashion_mnist.startup import orders
+from fashion_mnist.startup import cpuinfo, orders
 from fashion_mnist.tracking.store import PARENT
 
 PACKAGE = Path(__file__).parents[1]
 # Of the package: whatever an image passes through on its way to weights, the model's file and its test metrics.
-CODE = ("data", "evaluate.py", "evaluation", "files.py", "models.py", "train.py", "training")
+CODE = ("data", "evaluate.py", "evaluation", "files.py", "models.py", "startup.py", "train.py", "training")
 FILES = ("src", "conf", "uv.lock")  # of the checkout; kept as a patch where they are not committed
 SECTIONS = ("augment", "model", "optimizer", "trainer")  # of the configuration; with them the seed and data.validation
 ELSEWHERE = (  # overrides that say where and how something lies, not what it is
@@ -183,7 +183,5 @@ def device() -> str:
 
 
 def processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
-    named = re.search(r"^model name\s*:(.*)", text, re.MULTILINE)
+    named = re.search(r"^model name\s*:(.*)", cpuinfo(), re.MULTILINE)
     return named[1].strip() if named else platform.processor() or platform.machine()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
 
+import matplotlib as mpl
 import mlflow
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from fashion_mnist.errors import UserError
 from fashion_mnist.evaluate import evaluate
 from fashion_mnist.evaluation.predictions import write_predictions
 from fashion_mnist.files import write_metrics, write_table
+from fashion_mnist.tracking.run import SKIPPED
 from fashion_mnist.train import train
 
 LABELS = (np.arange(500) % 10).astype(np.uint8)
@@ -150,6 +152,8 @@ def test_variants_are_those_that_the_pipeline_built_or_else_those_that_were_trie
         write_metrics(Path(f"metrics/mlp/{part}.json"), {f"{part}_accuracy": 0.25})
     with pytest.raises(UserError, match=re.escape("history.csv is missing; `dvc repro evaluate@mlp` makes it")):
         of_folders(["mlp"])
+    with pytest.raises(UserError, match=re.escape("train.json is missing; the main job (python -m fashion_mnist)")):
+        of_folders(["ladder_94"])  # which is no variant of the pipeline
     results("outputs", 0.5)
     (tried,) = of_folders(["mlp"])
     assert tried.metrics["test_accuracy"] == 0.5
@@ -214,7 +218,7 @@ def test_every_run_that_is_left_out_is_listed_with_the_reason(add: Add, empty_fo
     reasons = {
         add(seed=2, status="RUNNING"): "not finished, but RUNNING",
         add(seed=3, status="FAILED"): "not finished, but FAILED",
-        add(seed=4, accuracy=0): "it was not evaluated: python -m fashion_mnist.evaluate model=mlp",
+        add(seed=4, accuracy=0): "it was not evaluated: python -m fashion_mnist.evaluate, with its settings",
         add(seed=5, tags={"dataset_digest": "e", "dataset": "fashion_mnist"}): "about other data: fashion_mnist (e)",
         twin: "a newer run has the same configuration and seed",
     }
@@ -273,6 +277,44 @@ def test_parameters_are_the_same_however_they_were_typed(add: Add) -> None:
     add(seed=1, model__hidden="'[16,8]'", optimizer__learning_rate="1e-3", trainer__mirrored="false", model__l2="0")
     (group,) = compared()["groups"]
     assert group["seeds"] == ["0", "1"]
+
+
+def test_options_that_mlflow_run_was_told_make_no_group_of_their_own(add: Add) -> None:
+    add(seed=0, model="mlp", trainer="default", augment="none", data="synthetic")  # as `mlflow run -P` records them
+    add(seed=1)
+    (group,) = compared()["groups"]
+    assert (group["name"], group["seeds"]) == ("mlp", ["0", "1"])
+
+
+def test_a_precision_that_was_left_to_the_machine_counts_as_what_it_came_to(add: Add) -> None:
+    run_id = add(seed=0, trainer__precision="auto")
+    mlflow.MlflowClient().log_text(run_id, "trainer: {precision: float32}", "config.yaml")
+    add(seed=1, trainer__precision="float32")
+    (group,) = compared()["groups"]
+    assert group["seeds"] == ["0", "1"]
+
+
+def test_a_sweep_is_compared_with_what_had_made_its_jobs_needless(add: Add) -> None:
+    needless, _ = add("linear", 0), add("linear", 1)
+    client = mlflow.MlflowClient()
+    place = mlflow.get_run(needless).info.experiment_id
+    sweep = client.create_run(place, tags={"sweep": "true", f"{SKIPPED}{needless}": "linear"}).info.run_id
+    own = add("mlp", 0, tags={"mlflow.parentRunId": sweep})
+    report = compared(f"parent={sweep}")
+    assert sorted(run for group in report["groups"] for run in group["runs"]) == sorted([needless, own])
+    with pytest.raises(UserError, match="there is no sweep parent=nobody"):
+        compared("parent=nobody")
+
+
+def test_nobodys_own_matplotlibrc_changes_the_page(add: Add) -> None:
+    for seed in range(2):
+        add("mlp", seed)
+        add("cnn", seed, 0.95)
+    compared()
+    first = Path("reports/comparison.html").read_bytes()
+    with mpl.rc_context({"text.usetex": True, "font.size": 20, "axes.grid": True}):
+        compared()
+    assert Path("reports/comparison.html").read_bytes() == first
 
 
 def test_an_interruption_makes_no_group_of_its_own(add: Add) -> None:

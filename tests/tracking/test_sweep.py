@@ -72,6 +72,16 @@ def test_a_job_of_a_sweep_gives_the_same_bytes_as_a_run_of_its_own(swept: Path, 
     assert in_sweep.read_bytes() == alone.model_file.read_bytes()
 
 
+def test_of_a_sweeps_jobs_as_many_are_described_as_there_is_room_for() -> None:
+    rows = [["run", "seconds"], *([f"mlp seed={seed}", "1.0"] for seed in range(500))]
+    told = sweep.fitting(rows, 2_000)
+    assert len(told) <= 2_000
+    shown = told.count("mlp seed=")
+    assert shown > 50
+    assert told.endswith(f"{500 - shown} more are nested below.")
+    assert sweep.fitting(rows[:3], 2_000) == sweep.markdown(rows[:3])
+
+
 @pytest.mark.slow
 def test_a_preset_can_be_a_sweep_of_its_own(tiny_data: Path, empty_folder: Path) -> None:
     keys = [*TINY[:3], f"data_root={tiny_data}", "trainer.epochs=1"]

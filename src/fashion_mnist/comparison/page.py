@@ -19,6 +19,7 @@ from PIL import Image
 
 from fashion_mnist.comparison import report, significance
 from fashion_mnist.comparison.groups import Comparison, Group
+from fashion_mnist.files import plain_style
 from fashion_mnist.help import docstring_of
 
 TILES = 20
@@ -78,18 +79,18 @@ def tile(comparison: Comparison, image: np.ndarray, index: int) -> dict[str, str
     Image.fromarray(image).save(written, "PNG", optimize=True)
     label = int(comparison.tested.labels[index])
     mistaken = int(np.where(np.arange(len(votes)) == label, -1, votes).argmax())
+    said = f"{comparison.tested.class_names[mistaken]}: {votes[mistaken]} of {votes.sum()}"
     return {
         "source": f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}",
         "label": comparison.tested.class_names[label],
-        "mistaken": comparison.tested.class_names[mistaken],
-        "share": f"{votes[mistaken]} of {votes.sum()}",
+        "mistake": said if votes[mistaken] else "no mistake",
         "index": str(index),
     }
 
 
 def charts(comparison: Comparison) -> dict[str, str]:
     """All charts that the comparison has material for, by name, as SVG elements."""
-    with mpl.rc_context(STYLE):
+    with plain_style(), mpl.rc_context(STYLE):
         drawn = {"differences": differences(comparison), "pareto": pareto(comparison)}
         drawn |= validation_curves(comparison.groups[:MOST_CURVES])
         return {name: svg(figure, name) for name, figure in drawn.items() if figure is not None}

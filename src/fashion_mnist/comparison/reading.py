@@ -23,6 +23,7 @@ from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import UserError, say
 from fashion_mnist.evaluation.predictions import Predictions, read_predictions
 from fashion_mnist.tracking import lineage, store
+from fashion_mnist.tracking.sweep import jobs_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -53,13 +54,17 @@ def search(client: "MlflowClient", config: CompareConfig) -> list["Run"]:
     if place is None:
         known = ", ".join(sorted(each.name for each in client.search_experiments()))
         raise UserError(f"there is no experiment '{name}'; choose one: tracking.experiment=... ({known})")
-    wanted = [config.runs] if config.runs else []
-    if config.parent:
-        wanted.append(f"tags.`mlflow.parentRunId` = '{config.parent}'")
     try:
-        return store.search(client, place.experiment_id, " and ".join(wanted))
+        found = store.search(client, place.experiment_id, config.runs or "")
     except MlflowException as error:
         raise UserError(f"MLflow cannot search for runs={config.runs!r}: {str(error).splitlines()[0]}") from error
+    if config.parent is None:
+        return found
+    try:
+        jobs = {job.info.run_id for job in jobs_of(client, client.get_run(config.parent))}
+    except MlflowException as error:
+        raise UserError(f"there is no sweep parent={config.parent}: {str(error).splitlines()[0]}") from error
+    return [run for run in found if run.info.run_id in jobs]
 
 
 def comparable(client: "MlflowClient", runs: Sequence["Run"]) -> tuple[list[Training], list[LeftOut]]:
@@ -87,7 +92,7 @@ def comparable(client: "MlflowClient", runs: Sequence["Run"]) -> tuple[list[Trai
                 curves=partial(curves_of, client, info.run_id, tuple(run.data.metrics)),
                 class_names=class_names_of(run),
                 seed=tags.get("seed", ""),
-                params=decisive(run.data.params),
+                params=decisive(run.data.params | decided(run)),
                 run_id=info.run_id,
                 experiment=f"{info.experiment_id}",
             )
@@ -111,7 +116,7 @@ def unfit(run: "Run") -> str:
     if not decisive(run.data.params):
         return "its training is not recorded in it"
     if "test_accuracy" not in run.data.metrics:
-        return f"it was not evaluated: python -m fashion_mnist.evaluate model={run.data.tags['variant']}"
+        return "it was not evaluated: python -m fashion_mnist.evaluate, with its settings"
     return ""
 
 
@@ -122,9 +127,26 @@ def flattered(run: "Run") -> str:
     return ""
 
 
+def decided(run: "Run") -> dict[str, str]:
+    """What `trainer.precision=auto` came to: `mlflow run -P` records it as it is typed, and a parameter stays."""
+    if run.data.params.get("trainer.precision") != "auto":
+        return {}
+    from mlflow.artifacts import load_text
+    from mlflow.exceptions import MlflowException
+
+    with suppress(MlflowException, OSError):
+        config = OmegaConf.create(load_text(f"{run.info.artifact_uri}/config.yaml"))
+        return {"trainer.precision": config.trainer.precision}
+    return {}
+
+
 def decisive(params: dict[str, str]) -> dict[str, str]:
-    """The parameters that decide the result, each in one way of writing it."""
-    wanted = ("data.validation", *lineage.SECTIONS)
+    """The parameters that decide the result, each in one way of writing it.
+
+    Options, such as `model=cnn` and `trainer=one_cycle`, are parameters of those runs alone that `mlflow run -P` was
+    told them for; their keys are in all.
+    """
+    wanted = ("data.validation", "optimizer", *(f"{section}." for section in lineage.SECTIONS))
     return {
         key: as_python(value) for key, value in sorted(params.items()) if key.startswith(wanted) and key not in SILENT
     }
@@ -182,11 +204,11 @@ def of_folders(variants: Sequence[str]) -> list[Training]:
         metrics: dict[str, Any] = {}
         for file in files:
             if not file.is_file():
-                raise UserError(f"{file} is missing; `dvc repro evaluate@{variant}` makes it.")
+                raise UserError(f"{file} is missing; {way_to(variant)} makes it.")
             try:
                 metrics |= json.loads(file.read_text(encoding="utf-8")) if file.suffix == ".json" else {}
             except ValueError as error:  # a merge's conflict marks, say
-                raise UserError(f"{file} is damaged; `dvc repro evaluate@{variant}` makes it again.") from error
+                raise UserError(f"{file} is damaged; {way_to(variant)} makes it again.") from error
         *_, curves, predictions = files
         metrics |= {f"system/{key}": metrics.pop(key) for key in ("parameters", "flops_per_image") if key in metrics}
         trainings.append(
@@ -200,6 +222,11 @@ def of_folders(variants: Sequence[str]) -> list[Training]:
             )
         )
     return trainings
+
+
+def way_to(variant: str) -> str:
+    """What makes the results of a variant; of a preset, or of `model.name=mine`, nobody but who names it knows how."""
+    return f"`dvc repro evaluate@{variant}`" if variant in of_pipeline() else "the main job (python -m fashion_mnist)"
 
 
 def results(folder: Path, variant: str) -> list[Path]:

@@ -15,9 +15,10 @@ from fashion_mnist.comparison.groups import Comparison, Group, Step, Verdict, on
 from fashion_mnist.comparison.trainings import Training
 from fashion_mnist.errors import terminal
 from fashion_mnist.files import complete, write_table
+from fashion_mnist.tracking.description import MOST_CHARACTERS
 from fashion_mnist.training.history import by_epoch
 
-MOST_GROUPS, MOST_LINKS, MOST_CHARACTERS = 11, 5, 8_000  # in a description, which MLflow cuts off after so many
+MOST_GROUPS, MOST_LINKS = 11, 5  # in a description
 MOST_CLASSES = 20  # columns of a table
 MOST_LEFT_OUT = 20  # lines
 SCORES = ("test_accuracy", "test_loss", "test_macro_f1", "test_calibration_error", "val_accuracy", "accuracy")

@@ -25,6 +25,7 @@ MADE_OF = {  # keys that decide what images a source gives
     "synthetic": ("train_images", "test_images", "drawing_seed"),
     "images": ("side", "channels", "test", "drawing_seed", "skip_damaged"),
 }
+MOST_CHARACTERS = 8_000  # of a description; MLflow cuts off the rest
 UNSAID = ("model", "data", "name", "data_root", "output_dir", "resume", "skip_finished")  # in the names of runs
 
 

@@ -1,6 +1,7 @@
 """The MLflow run of a whole sweep, below which its jobs are nested; Hydra calls it at a sweep's start and end."""
 
 import atexit
+import itertools
 import os
 import shlex
 import sys
@@ -20,7 +21,7 @@ from fashion_mnist.config import CONF, TrackingConfig
 from fashion_mnist.errors import reason_of, say, terminal
 from fashion_mnist.files import digest_here, lock_of
 from fashion_mnist.tracking import lineage, store
-from fashion_mnist.tracking.description import is_made_up
+from fashion_mnist.tracking.description import MOST_CHARACTERS, is_made_up
 from fashion_mnist.tracking.outbox import Parcel
 from fashion_mnist.tracking.run import SKIPPED
 from fashion_mnist.trials.space import search_of
@@ -160,11 +161,11 @@ def conclude(client: "MlflowClient", run_id: str, status: str) -> None:
     rows, winner = summarize(jobs), best(jobs)
     if jobs:
         show(rows, f"best by validation accuracy: {rows[jobs.index(winner) + 1][0]}" if winner else None)
-    told = f"{sweep.data.tags['mlflow.note.content']}\n\n{markdown(rows)}"
+    told = sweep.data.tags["mlflow.note.content"]
     if winner:
         told += f"\n\nBest by validation accuracy: {link(winner)}."
         client.set_tag(run_id, "best_child", winner.info.run_id)
-    client.set_tag(run_id, "mlflow.note.content", told)
+    client.set_tag(run_id, "mlflow.note.content", f"{told}\n\n{fitting(rows, MOST_CHARACTERS - len(told))}")
     killed = status != "FINISHED" and any(job.info.status == "KILLED" for job in jobs)
     client.set_terminated(run_id, "KILLED" if killed else status)
 
@@ -218,6 +219,15 @@ def show(rows: Sequence[Sequence[str]], caption: str | None, title: str = "Accur
     for row in rows[1:]:
         table.add_row(*row)
     terminal().print(table)
+
+
+def fitting(rows: Sequence[Sequence[str]], room: int) -> str:
+    """As many rows of a table as so many characters hold, and how many more there are."""
+    lines = markdown(rows).splitlines()
+    lengths = itertools.accumulate(len(line) + 1 for line in lines)
+    kept = lines[: sum(length < room - 100 for length in lengths)]
+    more = len(lines) - len(kept)
+    return "\n".join(kept) + (f"\n\n{more} more are nested below." if more else "")
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fashion_mnist.files import complete, write_table
+from fashion_mnist.files import complete, plain_style, write_table
 from fashion_mnist.trials.study import REASON, RUN
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def write_pictures(study: "optuna.Study", folder: Path) -> list[Path]:
     )  # one that learned nothing would leave no room for the others
     files = []
     for name, draw in pictures.items():
-        with warnings.catch_warnings(action="ignore"), plt.rc_context({"figure.figsize": (9, 5)}):
+        with warnings.catch_warnings(action="ignore"), plain_style(), plt.rc_context({"figure.figsize": (9, 5)}):
             try:
                 drawn: Any = draw(study)
             except (ValueError, RuntimeError, ArithmeticError):  # such as importances, where all trials came out alike

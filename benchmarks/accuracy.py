@@ -25,7 +25,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Run
 
 METRICS = ("test_accuracy", "test_loss", "accuracy", "loss", "val_accuracy", "val_loss")
 HEADINGS = ("configuration", "parameters", "n", "test accuracy", "min - max", "test loss", "accuracy", "seconds")
@@ -166,7 +166,7 @@ def group_of(client: "MlflowClient", name: str, command: str, runs: Sequence["Ru
     """What is kept of runs that differ only in their seed."""
     metrics = [key for key in METRICS if all(key in run.data.metrics for run in runs)]
     curves = {
-        key: [[step.value for step in client.get_metric_history(run.info.run_id, key)] for run in runs]
+        key: [of_epochs(client.get_metric_history(run.info.run_id, key)) for run in runs]
         for key in metrics
         if not key.startswith("test_")
     }
@@ -180,6 +180,11 @@ def group_of(client: "MlflowClient", name: str, command: str, runs: Sequence["Ru
         # Trainings that stop early have histories of different lengths.
         history={key: [round(statistics.mean(each), 5) for each in zip(*curves[key], strict=False)] for key in curves},
     )
+
+
+def of_epochs(history: "Sequence[Metric]") -> list[float]:
+    """The values of the epochs; that of the epoch which early stopping has kept follows after them."""
+    return [point.value for epoch, point in enumerate(history) if point.step == epoch]
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:

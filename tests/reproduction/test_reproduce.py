@@ -17,7 +17,7 @@ from mlflow.entities import Metric, Run
 
 from fashion_mnist import reproduce
 from fashion_mnist.cli import compose
-from fashion_mnist.config import Config
+from fashion_mnist.config import Config, DataConfig
 from fashion_mnist.errors import UserError
 from fashion_mnist.reproduction import original
 from fashion_mnist.reproduction.outcome import called, outcome_of
@@ -121,10 +121,23 @@ def test_a_run_from_before_the_environment_was_recorded_counts_as_made_with_noth
     assert "environment" in line
 
 
+@pytest.mark.parametrize("dataset", ["tfds", "tfds_unofficial"])
+def test_what_tensorflow_datasets_call_fashion_mnist_needs_no_name(dataset: str) -> None:
+    there = {"source": "tfds", "dataset": "fashion_mnist", "name": dataset, "dir": None}
+    assert original.places_of_data(there, DataConfig("fashion_mnist", 0), dataset)["name"] is None
+
+
+def test_a_place_in_somebodys_home_is_found_by_the_runs_own_code(tiny: Compose) -> None:
+    settings = tiny()
+    settings.data.source, settings.data.file = "npz", "~/mnist.npz"
+    assert f"data.file='{Path.home()}/mnist.npz'" in original.places(settings, ROOT)
+
+
 def test_what_data_auto_came_to_is_taken_again(trained: Run) -> None:
     typed = ["data=auto", "tracking.run_name=${model.name}-a", "seed=3"]
     client().log_text(trained.info.run_id, yaml.safe_dump(typed), "overrides.yaml")
-    assert original.typed(client(), trained) == ["data=synthetic", "seed=3"]
+    kept = yaml.safe_load(original.artifact(client(), trained, "config.yaml") or b"")["data"]["validation"]
+    assert original.typed(client(), trained) == ["data=synthetic", f"data.validation={kept}", "seed=3"]
 
 
 @pytest.mark.slow

@@ -110,7 +110,7 @@ def places_of_data(there: dict[str, Any], here: DataConfig, dataset: str) -> dic
     if source in ("images", "npz", "tfds") and here.source != source:
         here = DataConfig(source, 0, dir=there.get("dir"), file=there.get("file"))
     places = {"dir": here.dir, "file": here.file, "mirrors": here.mirrors, "timeout": here.timeout}
-    return {"source": source, "name": dataset, **places}
+    return {"source": source, "name": None if dataset.startswith("tfds") else dataset, **places}
 
 
 def typed(client: "MlflowClient", run: "Run") -> list[str]:
@@ -119,7 +119,11 @@ def typed(client: "MlflowClient", run: "Run") -> list[str]:
     if not (isinstance(overrides, list) and all(isinstance(override, str) for override in overrides)):
         raise UserError(f"overrides.yaml of run {run.info.run_id} is no list of texts.")
     kept = [override for override in overrides if not override.lstrip("+~").startswith(lineage.ELSEWHERE)]
-    return [f"data={run.data.tags.get('dataset')}" if override == "data=auto" else override for override in kept]
+    if "data=auto" in kept:
+        validation = read_yaml(client, run, "config.yaml")["data"]["validation"]  # of `synthetic`, auto keeps more
+        place = kept.index("data=auto")
+        kept[place : place + 1] = [f"data={run.data.tags.get('dataset')}", f"data.validation={validation}"]
+    return kept
 
 
 def option_of(section: dict[str, Any], group: str, run_id: str) -> str:
@@ -182,7 +186,7 @@ def with_own_code(client: "MlflowClient", run: "Run", settings: Config) -> str:
                 "MLFLOW_EXPERIMENT_NAME": settings.tracking.experiment,
             }
             if settings.data.dir and settings.data.source == "fashion_mnist":
-                environment["FASHION_MNIST_DIR"] = str(Path(settings.data.dir).absolute())
+                environment["FASHION_MNIST_DIR"] = str(Path(settings.data.dir).expanduser().absolute())
             command = [sys.executable, "-m", module, *typed(client, run), *places(settings, tree)]
             if wait_for(subprocess.Popen(command, env=environment)):
                 raise UserError(f"the training at commit {commit[:12]} has failed; its own message stands above.")
@@ -200,7 +204,7 @@ def places(settings: Config, tree: Path) -> list[str]:
     own = {"images": "dir", "npz": "file"}.get(settings.data.source, "")
     there = {"data_root": settings.data_root, "output_dir": f"{settings.output_dir}"}
     if own and (place := getattr(settings.data, own)):
-        there[f"data.{own}"] = str(Path(place).absolute())
+        there[f"data.{own}"] = str(Path(place).expanduser().absolute())
     overrides = [f"{key}={QuotedString(place, Quote.single).with_quotes()}" for key, place in there.items()]
     overrides.append("hydra.mode=RUN")
     if "resume:" in (tree / "conf/trainer/default.yaml").read_text(encoding="utf-8"):

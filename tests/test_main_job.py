@@ -4,7 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -14,9 +17,17 @@ from conftest import ROOT, TINY, needs_real_data
 from mlflow.entities import Run
 from phases import PHASES
 
+from fashion_mnist.__main__ import main_job
+from fashion_mnist.config import Config
+from fashion_mnist.data.dataset import SAMPLES
+from fashion_mnist.data.prepare import prepare
+from fashion_mnist.evaluate import add_evaluation
 from fashion_mnist.evaluation.predictions import read_predictions
 from fashion_mnist.tracking.lineage import file_digest
+from fashion_mnist.train import train_model
 from fashion_mnist.training.saving import load
+
+Compose = Callable[..., Config]
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +180,36 @@ def test_results_lie_where_dvc_looks_for_them(job: Path) -> None:
 def test_the_experiment_opens_in_the_view_for_training_runs(run: Run) -> None:
     experiment = mlflow.MlflowClient().get_experiment(run.info.experiment_id)
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_another_process_may_prepare_other_images_meanwhile(
+    tiny: Compose, empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(f"data_root={empty_folder}/data")
+    dataset = prepare(config.data, config.data_root)
+    test_labels, samples = dataset.test.labels.copy(), (dataset.folder / SAMPLES).read_bytes()
+
+    def trained(*arguments: Any) -> None:
+        train_model(*arguments)
+        prepare(replace(config.data, drawing_seed=1), config.data_root)
+
+    monkeypatch.setattr("fashion_mnist.__main__.train_model", trained)
+    run_id = main_job(config)
+    assert (read_predictions(config.predictions_file).labels == test_labels).all()
+    assert Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/plots/{SAMPLES}")).read_bytes() == samples
+
+
+def test_what_a_run_is_told_is_what_lay_there_then(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, told = tiny(), []
+
+    def added(*arguments: Any) -> None:
+        add_evaluation(*arguments)
+        told.append(config.predictions_file.read_bytes())
+        config.predictions_file.write_bytes(b"of another run of this variant")
+
+    monkeypatch.setattr("fashion_mnist.__main__.add_evaluation", added)
+    file = mlflow.artifacts.download_artifacts(f"runs:/{main_job(config)}/predictions/test.npz")
+    assert [Path(file).read_bytes()] == told
 
 
 @needs_real_data

@@ -21,6 +21,7 @@ def main_job(config: Config) -> str:
     dataset = ready(config)
     if finished := finished_run(config, dataset.card, evaluated=True):
         return finished.info.run_id
+    _ = dataset.test  # held from now on, whatever another process prepares meanwhile
     with opened(config, dataset) as (model, run, checkpoint):
         train_model(model, config, dataset, run, checkpoint)
         metrics = evaluate_model(config, dataset)

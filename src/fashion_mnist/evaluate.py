@@ -14,7 +14,7 @@ from rich.table import Table
 
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config
-from fashion_mnist.data.dataset import Card, Dataset, card_in
+from fashion_mnist.data.dataset import Card, Dataset, card_in, images_at_once
 from fashion_mnist.errors import UserError, terminal
 from fashion_mnist.evaluation.metrics import confusion, per_class_table, prediction_costs, summarize
 from fashion_mnist.evaluation.predictions import write_predictions
@@ -27,7 +27,6 @@ from fashion_mnist.tracking.run import find_run, ready
 if TYPE_CHECKING:
     import keras
 
-EVALUATION_BATCH = 1000
 NAMED = {"accuracy": "accuracy", "macro F1": "macro_f1", "loss": "loss"}  # in sentences
 MOST_ROWS = 20  # of classes in the terminal; the file has them all
 
@@ -83,7 +82,7 @@ def evaluate_model(config: Config, dataset: Dataset) -> dict[str, float]:
     title = f"{config.variant} on the test set of {dataset.card.title}"
     write_figure(plots.confusion_matrix(counts, names, title), output / "confusion_matrix.png")
     write_figure(plots.predictions(*test, probabilities, names, title), output / "predictions.png")
-    spent = prediction_costs(model, test.images[:EVALUATION_BATCH])
+    spent = prediction_costs(model, test.images[: images_at_once(dataset.card.image_shape)])
     of_model = {"flops_per_image": int(spent["system/flops_per_image"])}
     write_metrics(config.folder("metrics") / "test.json", metrics | of_model)
     show(title, metrics, per_class)
@@ -108,7 +107,8 @@ def predict(model: "keras.Model", images: np.ndarray) -> np.ndarray:
 
     Calls the model batch by batch; `model.predict` would first compile a function for as many calls as that takes.
     """
-    batches = np.split(images, range(EVALUATION_BATCH, len(images), EVALUATION_BATCH))
+    at_once = images_at_once(images.shape[1:])
+    batches = np.split(images, range(at_once, len(images), at_once))
     return np.concatenate([np.asarray(model(batch, training=False)) for batch in batches])
 
 

@@ -37,7 +37,7 @@ from rich.table import Column, Table
 from fashion_mnist import pictures
 from fashion_mnist.cli import as_overrides, compose, explained
 from fashion_mnist.config import BUILT, TRIED, Config, TrackingConfig
-from fashion_mnist.data.dataset import CLASS_NAMES, Card, card_in
+from fashion_mnist.data.dataset import CLASS_NAMES, Card, card_in, images_at_once
 from fashion_mnist.data.decode import no_bombs, read
 from fashion_mnist.errors import UserError, progress, say, terminal
 from fashion_mnist.files import write_figure
@@ -46,7 +46,6 @@ from fashion_mnist.startup import import_tensorflow
 from fashion_mnist.tracking import store
 from fashion_mnist.tracking.logged_model import card_with, keras_file
 
-BATCH = 256
 Model = Callable[[np.ndarray], np.ndarray]  # images, uint8 -> probabilities, float32 (n, classes)
 
 
@@ -103,7 +102,8 @@ def answer(request: Request) -> bool:
             return False
         model = load(file)
     class_names: Sequence[str] = card.class_names if card else CLASS_NAMES
-    batches = np.split(images, range(BATCH, len(images), BATCH))
+    at_once = images_at_once(images.shape[1:])
+    batches = np.split(images, range(at_once, len(images), at_once))
     probabilities = np.concatenate([model(batch) for batch in progress(batches, "predicting")])
     if probabilities.shape[1] != len(class_names):
         raise UserError(f"{model_name} does not say what its {probabilities.shape[1]} classes are; train it again.")

@@ -35,6 +35,7 @@ def train_model(model: "keras.Model", config: Config, dataset: Dataset, run: Out
     from fashion_mnist.training import history, saving
     from fashion_mnist.training.fit import fit
 
+    run.add(dataset.folder / SAMPLES, "plots")
     with run.sending():
         epochs = fit(model, dataset.training, dataset.validation, config, [recorder(run, checkpoint)], checkpoint)
     saved = saving.save(model, config.model_file, dataset.card)
@@ -55,7 +56,6 @@ def train_model(model: "keras.Model", config: Config, dataset: Dataset, run: Out
         logs = config.folder("logs")
         for file in sorted(logs.rglob("events.*")):
             run.add(file, f"tensorboard_logs/{file.parent.relative_to(logs)}")
-    run.add(dataset.folder / SAMPLES, "plots")
     run.add(curves, "plots")
     digest = lineage.file_digest(config.model_file)
     run.tag({"model_digest": digest})

@@ -15,6 +15,7 @@ from fashion_mnist.data.dataset import (
     PARTS,
     SAMPLES,
     Card,
+    images_at_once,
     intact_card,
     load_part,
     read_card,
@@ -177,8 +178,17 @@ def test_training_does_not_read_the_test_set(folder: Path) -> None:
 
 
 def test_a_folder_without_a_card_is_no_dataset(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no dataset in .*fashion_mnist\.fetch prepares it"):
+    with pytest.raises(UserError, match=r"there is no dataset in .*fashion_mnist\.fetch data=\.\.\. prepares it"):
         read_card(tmp_path)
+    with pytest.raises(UserError, match=r"there is no dataset in .*fashion_mnist\.fetch prepares it"):
+        read_card(tmp_path / "fashion_mnist")
+
+
+@given(st.integers(1, 2048), st.integers(1, 2048))
+def test_no_more_large_images_are_asked_about_at_once_than_memory_holds(height: int, width: int) -> None:
+    at_once = images_at_once((height, width))
+    assert 1 <= at_once <= images_at_once((28, 28)) == 1000
+    assert at_once == 1 or at_once * height * width <= 1000 * 28 * 28
 
 
 @pytest.mark.parametrize(

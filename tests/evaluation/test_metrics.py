@@ -10,6 +10,7 @@ import pytest
 
 from fashion_mnist.config import Config
 from fashion_mnist.errors import UserError
+from fashion_mnist.evaluate import predict
 from fashion_mnist.evaluation.metrics import (
     calibration_error,
     confusion,
@@ -21,6 +22,17 @@ from fashion_mnist.evaluation.predictions import read_predictions, write_predict
 from fashion_mnist.training.build import build
 
 Compose = Callable[..., Config]
+
+
+def test_large_images_are_asked_about_in_small_batches() -> None:
+    sizes: list[int] = []
+
+    def model(batch: np.ndarray, training: bool) -> np.ndarray:
+        sizes.append(len(batch))
+        return np.zeros((len(batch), 2), np.float32)
+
+    assert len(predict(model, np.zeros((40, 224, 224), np.uint8))) == 40  # pyright: ignore[reportArgumentType]
+    assert sizes == [15, 15, 10]
 
 
 def test_metrics_agree_with_counting_by_hand() -> None:

@@ -14,7 +14,8 @@ from fashion_mnist.config import Config
 from fashion_mnist.data.dataset import read_card
 from fashion_mnist.errors import UserError
 from fashion_mnist.files import FOLDER
-from fashion_mnist.tracking import lineage
+from fashion_mnist.tracking import lineage, outbox
+from fashion_mnist.tracking.store import UNFINISHED
 from fashion_mnist.train import train
 from fashion_mnist.training import checkpoint
 from fashion_mnist.training.checkpoint import Checkpoint
@@ -119,6 +120,25 @@ def test_what_a_killed_process_had_not_told_is_told_by_the_next(tiny: Compose) -
     (run,) = runs()
     assert run.info.status == "FINISHED"
     assert steps(run, "val_loss") == [*range(EPOCHS)]
+
+
+def test_ctrl_c_while_a_finished_run_is_told_makes_no_second_one(tiny: Compose) -> None:
+    config, deliver = tiny(), outbox.deliver
+
+    def interrupted(client: mlflow.MlflowClient, parcel: outbox.Parcel) -> str:
+        if parcel.status == "FINISHED":
+            raise KeyboardInterrupt
+        return deliver(client, parcel)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outbox, "deliver", interrupted)
+        with pytest.raises(KeyboardInterrupt, match=r"all epochs are done; python -m fashion_mnist\.sync"):
+            train(config)
+    outbox.catch_up(config.tracking)
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+    assert UNFINISHED not in run.data.tags
+    assert not left()
 
 
 def test_a_training_that_was_killed_before_its_first_epoch_leaves_no_orphan(tiny: Compose) -> None:

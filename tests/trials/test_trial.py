@@ -1,16 +1,20 @@
 """When a trial is judged by its epochs so far."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 
-from fashion_mnist.config import SearchConfig, TrainerConfig
-from fashion_mnist.errors import Pruned
+from fashion_mnist.config import Config, SearchConfig, TrainerConfig
+from fashion_mnist.errors import Pruned, UserError
+from fashion_mnist.tracking.run import trial_of
 
 optuna = pytest.importorskip("optuna", reason="Optuna is not installed: uv sync --extra search")
 EPOCHS = 4
+Compose = Callable[..., Config]
 
 
 @pytest.fixture
@@ -30,6 +34,20 @@ def search(tmp_path: Path) -> SearchConfig:
     study.fill()
     study.claim()
     return search
+
+
+@pytest.mark.parametrize(
+    ("cause", "state"), [(MlflowException("503"), "RUNNING"), (OSError(28, "disk full"), "RUNNING"), (None, "FAIL")]
+)
+def test_values_are_given_up_only_for_what_is_their_fault(
+    cause: Exception | None, state: str, search: SearchConfig, tiny: Compose
+) -> None:
+    from fashion_mnist.trials.study import Study
+
+    config = replace(tiny(), search=search)
+    with pytest.raises(UserError), trial_of(config):
+        raise UserError("this cannot be trained") from cause
+    assert Study(search, "study").begun().trials[6].state.name == state
 
 
 @pytest.mark.parametrize(

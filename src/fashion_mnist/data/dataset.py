@@ -26,6 +26,7 @@ PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 CARD = "dataset.json"
 LARGEST_CARD = 1 << 22  # bytes
 LARGEST_IMAGE = 1 << 24  # pixels
+MOST_AT_ONCE, PIXELS_AT_ONCE = 1000, 1000 * 28 * 28  # that a network answers to
 MOST_CLASSES = 1000
 DARK = 16  # of 255: twelve bits in sixteen look so, and numbers from 0 to 1
 SAMPLES = "samples.png"
@@ -120,16 +121,28 @@ def read_card(folder: Path) -> Card:
     try:
         return card_of((folder / CARD).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"there is no dataset in {folder}; python -m fashion_mnist.fetch prepares it.") from None
+        raise UserError(f"there is no dataset in {folder}; {fetching(folder)} prepares it.") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{folder / CARD} is damaged; delete {folder} and run python -m fashion_mnist.fetch.") from None
+        raise UserError(f"{folder / CARD} is damaged; delete {folder} and run {fetching(folder)}.") from None
+
+
+def fetching(folder: Path) -> str:
+    """What prepares the dataset in a folder, which tells no more than whether it is the default one."""
+    return "python -m fashion_mnist.fetch" + ("" if folder.name == "fashion_mnist" else " data=...")
+
+
+def images_at_once(image_shape: Sequence[int]) -> int:
+    """How many images a network is asked about in one go outside of training: large ones take more of its memory."""
+    height, width = image_shape[:2]
+    return max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // (height * width)))
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A prepared dataset; its arrays are mapped into memory when they are asked for, after a check of their digests.
 
-    Whatever it gives raises UserError where a file is missing or damaged.
+    From then on, another process may put other images in the folder. Whatever it gives raises UserError where a file is
+    missing or damaged.
     """
 
     folder: Path
@@ -154,7 +167,7 @@ class Dataset:
         """To validate on: for choosing epochs, models and settings."""
         return self.parts[1]
 
-    @property
+    @cached_property
     def test(self) -> Split:
         """For evaluation, never for choosing anything."""
         return Split(*(load_part(self.folder, self.card, f"test_{part}") for part in ("images", "labels")))
@@ -184,10 +197,10 @@ def load_part(folder: Path, card: Card, part: str) -> np.ndarray:
         with file.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
         if digest != card.files[file.name]["sha256"]:
-            raise UserError(f"{file} was changed after fetch; delete {folder} and run python -m fashion_mnist.fetch.")
+            raise UserError(f"{file} was changed after fetch; delete {folder} and run {fetching(folder)}.")
         return np.load(file, mmap_mode="r")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} cannot be read; delete {folder} and run python -m fashion_mnist.fetch.") from error
+        raise UserError(f"{file} cannot be read; delete {folder} and run {fetching(folder)}.") from error
 
 
 def check_classes(class_names: Sequence[str]) -> None:

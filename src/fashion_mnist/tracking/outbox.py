@@ -44,7 +44,7 @@ class Outbox:
         self.values = dict(run.data.metrics)  # the latest that are told
         history = client.get_metric_history
         self.steps = {key: {point.step for point in history(self.run_id, key)} for key in self.values}  # told already
-        self.closed = False
+        self.closed = self.kept = False  # whether something is left to `sync`
         self.refused: str | None = None  # by a store that is there, and why; nothing if it has taken all
         self.closing = threading.Event()
 
@@ -63,8 +63,11 @@ class Outbox:
         self.parcel.tags |= tags
 
     def add(self, file: Path, place: str) -> None:
-        """Tells a file, which must stay until the run is closed, for a folder of the run's artifacts."""
-        self.parcel.files.append((str(file), place))
+        """Tells a file as it is now, for a folder of the run's artifacts."""
+        copy = self.folder / "files" / str(len(self.parcel.files)) / file.name
+        copy.parent.mkdir(parents=True)
+        shutil.copyfile(file, copy)
+        self.parcel.files.append((str(copy), place))
 
     @contextmanager
     def sending(self) -> Iterator[None]:
@@ -108,7 +111,7 @@ class Outbox:
             self.refused = deliver(self.client, self.parcel)
             rest = self.parcel.keep() if self.refused else ""
         except BaseException as error:
-            rest = self.parcel.keep()
+            rest, self.kept = self.parcel.keep(), True
             say(f"{self.parcel.uri} cannot be told all of run {self.run_id} ({reason_of(error)}). The rest is {rest}")
             if not isinstance(error, Exception):
                 raise

@@ -93,6 +93,9 @@ def opened(config: Config, dataset: Dataset) -> Iterator[tuple["keras.Model", Ou
                 if outbox and pruned:
                     outbox.tag({"pruned": str(error)})
                 outbox.close(status) if outbox else client.set_terminated(run.info.run_id, status)
+            if interrupted and outbox and outbox.kept and outbox.parcel.status == "FINISHED":
+                checkpoint.remove()
+                raise KeyboardInterrupt("all epochs are done; python -m fashion_mnist.sync tells the rest.") from None
             if interrupted and checkpoint.progress:
                 done = f"{checkpoint.progress.epoch} of {config.trainer.epochs} epochs"
                 raise KeyboardInterrupt(f"{done} are done; the same command goes on from there.") from None
@@ -118,7 +121,10 @@ def trial_of(config: Config) -> Iterator[Trial | None]:
     try:
         yield trial
     except UserError as error:
-        if not isinstance(error.__cause__, OSError):  # such as a full disk, which says nothing of the values
+        from mlflow.exceptions import MlflowException
+
+        # A full disk, or a store that is away, says nothing of the values.
+        if not isinstance(error.__cause__, OSError | MlflowException):
             trial.fail(str(error))
         raise
 

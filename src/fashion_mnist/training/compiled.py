@@ -19,13 +19,12 @@ import numpy as np
 import tensorflow as tf
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
-from fashion_mnist.data.dataset import Split
-from fashion_mnist.models import members_of
+from fashion_mnist.data.dataset import Split, images_at_once
+from fashion_mnist.models import members_of, undivided
 from fashion_mnist.training.normalization import fused
 
 BLOCK_SECONDS = 0.4  # progress moves about twice a second
 TRIAL_SECONDS = 0.05  # long enough to tell how fast steps are
-VALIDATION_BATCH = 1000
 
 
 class Numbered(np.ndarray, DataAdapter):
@@ -116,7 +115,8 @@ class CompiledModel(keras.Model):
     def validation_batches(self) -> tf.data.Dataset | None:
         if not self.validation_images:
             return None
-        return tf.data.Dataset.range(self.validation_images, output_type=tf.int32).batch(VALIDATION_BATCH)
+        at_once = images_at_once(self.validation_set[0].shape[1:])
+        return tf.data.Dataset.range(self.validation_images, output_type=tf.int32).batch(at_once)
 
     def position(self) -> tuple[int, int]:
         """How many epochs and, in the present one, how many steps the optimizer has done."""
@@ -265,16 +265,6 @@ class CompiledModel(keras.Model):
         while (seconds := seconds_of(steps)) < TRIAL_SECONDS and steps < self.steps:
             steps = min(8 * steps, self.steps)
         self.steps_per_execution = min(self.steps, math.ceil(steps * BLOCK_SECONDS / seconds))
-
-
-def undivided(answers: tf.Tensor, members: int) -> Any:
-    """The same answers with gradients as large as each member's own: the loss is the mean over all members."""
-
-    @tf.custom_gradient
-    def same(values: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        return tf.identity(values), lambda gradient: members * gradient
-
-    return same(answers)
 
 
 @contextlib.contextmanager

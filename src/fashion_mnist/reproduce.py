@@ -35,6 +35,7 @@ def reproduce(config: ReproduceConfig) -> None:
     run = original.find(client, config.run)
     settings = original.configuration(client, run, config)
     dataset = prepare(settings.data, config.data_root)
+    settings.data.name = dataset.card.name
     import_tensorflow()
     origins = original.origins(client, run, settings, dataset.card)
     show_origins(origins, run.info.run_name or config.run)

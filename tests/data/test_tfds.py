@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, assert_one_sentence, needs_real_data, run_here, run_step
+from conftest import ROOT, all_runs, assert_one_sentence, needs_real_data, run_here, run_step
 
 from fashion_mnist.cli import compose
 from fashion_mnist.data.dataset import CLASS_NAMES, Arrays, read_card, read_dataset
@@ -76,10 +76,14 @@ def test_other_images_under_the_same_name_are_not_called_fashion_mnist(folder: P
 
 
 @pytest.mark.slow
-def test_the_preset_trains_on_it(folder: Path, empty_folder: Path) -> None:
+def test_the_preset_trains_on_it_and_its_run_is_made_again(folder: Path, empty_folder: Path) -> None:
     process = run_here("experiment=tfds_ann", f"data.dir={folder}", "trainer.epochs=1", step="main")
     assert process.returncode == 0, process.stderr
     assert "on the test set of tfds_unofficial (not Fashion-MNIST)" in " ".join(process.stdout.split())
+    (run,) = all_runs()
+    process = run_here(f"run={run.info.run_id}", step="reproduce")
+    assert process.returncode == 0, process.stderr
+    assert "identical: the model is the same byte for byte" in process.stdout
 
 
 def test_a_damaged_dataset_is_named(folder: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from mlflow.entities import Metric, Run
 
 from fashion_mnist import reproduce
 from fashion_mnist.cli import compose
-from fashion_mnist.config import Config, DataConfig
+from fashion_mnist.config import Config
 from fashion_mnist.errors import UserError
 from fashion_mnist.reproduction import original
 from fashion_mnist.reproduction.outcome import called, outcome_of
@@ -119,12 +119,6 @@ def test_a_run_from_before_the_environment_was_recorded_counts_as_made_with_noth
     assert outcome(tiny_data, f"run={trained.info.run_id}", "check_only=true") == 4
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "differs" in line]
     assert "environment" in line
-
-
-@pytest.mark.parametrize("dataset", ["tfds", "tfds_unofficial"])
-def test_what_tensorflow_datasets_call_fashion_mnist_needs_no_name(dataset: str) -> None:
-    there = {"source": "tfds", "dataset": "fashion_mnist", "name": dataset, "dir": None}
-    assert original.places_of_data(there, DataConfig("fashion_mnist", 0), dataset)["name"] is None
 
 
 def test_a_place_in_somebodys_home_is_found_by_the_runs_own_code(tiny: Compose) -> None:

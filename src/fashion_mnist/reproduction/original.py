@@ -16,6 +16,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from fashion_mnist.checks import built, check_training, example_of
 from fashion_mnist.config import CONF, Config, DataConfig, ReproduceConfig, TrackingConfig
 from fashion_mnist.data.dataset import Card
+from fashion_mnist.data.prepare import TAKEN
 from fashion_mnist.errors import UserError, reason_of
 from fashion_mnist.tracking import lineage
 
@@ -110,7 +111,7 @@ def places_of_data(there: dict[str, Any], here: DataConfig, dataset: str) -> dic
     if source in ("images", "npz", "tfds") and here.source != source:
         here = DataConfig(source, 0, dir=there.get("dir"), file=there.get("file"))
     places = {"dir": here.dir, "file": here.file, "mirrors": here.mirrors, "timeout": here.timeout}
-    return {"source": source, "name": None if dataset.startswith("tfds") else dataset, **places}
+    return {"source": source, "name": None if dataset in TAKEN else dataset, **places}
 
 
 def typed(client: "MlflowClient", run: "Run") -> list[str]:

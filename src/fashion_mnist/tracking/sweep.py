@@ -225,7 +225,7 @@ def fitting(rows: Sequence[Sequence[str]], room: int) -> str:
     """As many rows of a table as so many characters hold, and how many more there are."""
     lines = markdown(rows).splitlines()
     lengths = itertools.accumulate(len(line) + 1 for line in lines)
-    kept = lines[: sum(length < room - 100 for length in lengths)]
+    kept = lines[: sum(length < room - 100 for length in lengths)]  # and the sentence below
     more = len(lines) - len(kept)
     return "\n".join(kept) + (f"\n\n{more} more are nested below." if more else "")
 

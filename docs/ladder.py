@@ -64,13 +64,13 @@ def comment_on(ours: Sequence[dict]) -> str:
 
 def picture_of(variants: Sequence[tuple[str, float, float]], ladder: Ladder) -> Figure:
     """Test accuracy against seconds of training: the ladder, its peer, and variants (name, seconds, accuracy)."""
-    figure = Figure(figsize=(9, 5.4), layout="constrained")
+    figure = Figure(figsize=(10.5, 6), layout="constrained")
     axes = figure.subplots()
     _, seconds, values = zip(*variants, strict=True)
     axes.plot(seconds, values, "o", color="#8a8a8a", label="variants")
     steps = [(step, *place_of(programs[OURS]), processors_of(programs[OURS])) for step, programs in ladder.items()]
     _, seconds, values, _ = zip(*steps, strict=True)
-    axes.plot(seconds, values, "-", color="#0b6e99")
+    axes.plot(seconds, values, "-", color="#0b6e99", alpha=0.35)  # names may lie across it
     for number, processors in enumerate(sorted({step[-1] for step in steps}, reverse=True)):
         filled = "none" if number else "full"
         _, seconds, values, _ = zip(*(step for step in steps if step[-1] == processors), strict=True)

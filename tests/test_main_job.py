@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import ROOT, TINY, needs_real_data
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 from phases import PHASES
 
@@ -196,7 +197,7 @@ def test_another_process_may_prepare_other_images_meanwhile(
     monkeypatch.setattr("fashion_mnist.__main__.train_model", trained)
     run_id = main_job(config)
     assert (read_predictions(config.predictions_file).labels == test_labels).all()
-    assert Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/plots/{SAMPLES}")).read_bytes() == samples
+    assert Path(download_artifacts(f"runs:/{run_id}/plots/{SAMPLES}")).read_bytes() == samples
 
 
 def test_what_a_run_is_told_is_what_lay_there_then(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +209,7 @@ def test_what_a_run_is_told_is_what_lay_there_then(tiny: Compose, monkeypatch: p
         config.predictions_file.write_bytes(b"of another run of this variant")
 
     monkeypatch.setattr("fashion_mnist.__main__.add_evaluation", added)
-    file = mlflow.artifacts.download_artifacts(f"runs:/{main_job(config)}/predictions/test.npz")
+    file = download_artifacts(f"runs:/{main_job(config)}/predictions/test.npz")
     assert [Path(file).read_bytes()] == told
 
 

@@ -115,7 +115,7 @@ class CompiledModel(keras.Model):
     def validation_batches(self) -> tf.data.Dataset | None:
         if not self.validation_images:
             return None
-        at_once = images_at_once(self.validation_set[0].shape[1:])
+        at_once = images_at_once(tuple(self.validation_set[0].shape[1:]))
         return tf.data.Dataset.range(self.validation_images, output_type=tf.int32).batch(at_once)
 
     def position(self) -> tuple[int, int]:

@@ -81,6 +81,7 @@ class CompiledModel(keras.Model):
         self.validation_set = resident(validation)
         self.batch_size, self.seed = batch_size, seed
         self.training_images, self.validation_images = len(training.labels), len(validation.labels)
+        self.validation_batch = images_at_once(validation.images.shape[1:])
         self.full_batches, self.rest = divmod(self.training_images, batch_size)
         self.steps = self.full_batches + bool(self.rest)
         self.augment = lambda images: functools.reduce(lambda x, layer: layer(x, training=True), augmentation, images)
@@ -115,8 +116,7 @@ class CompiledModel(keras.Model):
     def validation_batches(self) -> tf.data.Dataset | None:
         if not self.validation_images:
             return None
-        at_once = images_at_once(tuple(self.validation_set[0].shape[1:]))
-        return tf.data.Dataset.range(self.validation_images, output_type=tf.int32).batch(at_once)
+        return tf.data.Dataset.range(self.validation_images, output_type=tf.int32).batch(self.validation_batch)
 
     def position(self) -> tuple[int, int]:
         """How many epochs and, in the present one, how many steps the optimizer has done."""

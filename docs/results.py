@@ -49,6 +49,8 @@ def main() -> None:
     study = json.loads((ROOT / "docs/study/comparison.json").read_text())
     measured = ladder.steps_of(json.loads((ROOT / "docs/ladder.json").read_text())["turns"])
     changed = json.loads((ROOT / "docs/tricks/comparison.json").read_text())
+    if (built := yaml.safe_load((ROOT / "conf/pipeline.yaml").read_text())["data"]) != study["dataset"]:
+        sys.exit(f"error: the pipeline builds models of {built}, and the study is about {study['dataset']}.")
     tables = {
         ("README.md", "ladder"): markdown(ladder.HEADINGS, ladder.rows(measured)),
         ("README.md", "claims"): claims_table(accuracies),
@@ -56,7 +58,7 @@ def main() -> None:
         ("docs/results.md", "presets"): presets_table(accuracies),
         ("docs/tricks.md", "tricks"): markdown(tricks.HEADINGS, tricks.rows(changed, "ladder_91"), texts=2),
         ("docs/tricks.md", "longer"): markdown(tricks.HEADINGS, tricks.rows(changed, "longer"), texts=2),
-        ("docs/tricks.md", "strengths"): markdown(strengths.HEADINGS, strengths.rows(accuracies)),
+        ("docs/tricks.md", "strengths"): strengths.table(accuracies, strengths.WIDE),
         ("docs/faults.md", "faults"): faults_table(json.loads((ROOT / "docs/faults.json").read_text())),
     }
     texts = {ROOT / page: (ROOT / page).read_text() for page, _ in tables}
@@ -94,24 +96,19 @@ def faults_table(faults: dict[str, tuple[int, int]]) -> str:
 
 
 def variants_table(root: Path, study: dict) -> str:
-    """Every variant of the pipeline: what `dvc repro` got with seed 0, and what the study over seeds says."""
+    """Every variant of the pipeline: what `dvc repro` got with seed 0, and what the study over seeds says of it."""
     groups = {group["name"]: group for group in study["groups"]}
     steps = {step["name"]: step for step in study["steps"]}
     rows = []
     for variant in yaml.safe_load((root / "conf/pipeline.yaml").read_text())["variants"]:
+        if not (root / f"metrics/{variant}/test.json").is_file():
+            sys.exit(f"error: metrics/{variant}/ is missing: uv run dvc repro evaluate@{variant}")
         train, test = (json.loads((root / f"metrics/{variant}/{part}.json").read_text()) for part in ("train", "test"))
-        group = groups[variant]
-        rows.append(
-            [
-                f"`{variant}`",
-                f"{train['parameters']:,}",
-                f"{test['test_accuracy']:.4f}",
-                str(group["n"]),
-                spread(group["metrics"]["test_accuracy"]["values"]),
-                f"{group['costs']['training_seconds']:,.0f}",
-                beside_its_parent(steps.get(variant)),
-            ]
-        )
+        over_seeds = ["", "", "", ""]
+        if group := groups.get(variant):
+            values, seconds = group["metrics"]["test_accuracy"]["values"], group["costs"]["training_seconds"]
+            over_seeds = [str(group["n"]), spread(values), f"{seconds:,.0f}", beside_its_parent(steps.get(variant))]
+        rows.append([f"`{variant}`", f"{train['parameters']:,}", f"{test['test_accuracy']:.4f}", *over_seeds])
     headings = ["variant", "parameters", "seed 0", "n", "test accuracy", "training, s", "points more than (95 %)"]
     return markdown(headings, rows)
 
@@ -120,8 +117,8 @@ def beside_its_parent(step: dict | None) -> str:
     """What a variant's technique bought, in a few words."""
     if step is None:
         return ""
-    value, (low, high) = 100 * step["difference"], (100 * end for end in step["interval"])
-    said = f"{value:+.1f} ({low:+.1f} to {high:+.1f})".replace("-0.0", "+0.0")
+    value, low, high = (f"{100 * each:+z.1f}" for each in (step["difference"], *step["interval"]))
+    said = f"{value} ({low} to {high})"
     return f"`{step['parent']}`: " + (f"**{said}**" if step["shown"] else f"{said}, not shown")
 
 
@@ -139,8 +136,9 @@ def comments(study: dict, measured: ladder.Ladder) -> dict[Path, str]:
         said[ROOT / f"conf/experiment/{step}.yaml"] = ladder.comment_on(programs[ladder.OURS])
     texts = {}
     for file, line in said.items():
-        first, _, rest = file.read_text().split("\n", 2)
-        texts[file] = f"{first}\n# {line}\n{rest}"
+        if file.is_file():  # a variant that was studied may have gone
+            first, _, rest = file.read_text().split("\n", 2)
+            texts[file] = f"{first}\n# {line}\n{rest}"
     return texts
 
 

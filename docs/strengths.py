@@ -1,28 +1,48 @@
-"""How much of a technique: each strength over seeds, beside none of it; a table of docs/tricks.md."""
+"""How much of a technique: each strength over seeds, beside none of it; tables of docs/tricks.md."""
 
 import statistics
+from dataclasses import dataclass
 
 from scipy import stats
-from tables import Accuracies, spread
+from tables import Accuracies, markdown, spread
 
-NONE = "mlp_l2 l2=0"  # which is the network and the recipe of mlp_wide
-STRENGTHS = (
-    *(f"mlp_l2 l2={strength}" for strength in ("1e-06", "3e-06", "1e-05", "3e-05", "0.0001", "0.0003")),
-    *(f"mlp_dropout dropout={strength}" for strength in (0.05, 0.1, 0.2, 0.3, 0.5)),
+
+@dataclass(frozen=True)
+class Strengths:
+    """What was tried on one network, by the names of docs/accuracy.json."""
+
+    network: str
+    without: str
+    changed: dict[str, str]  # what one types, and its name there
+
+
+WIDE = Strengths(
+    network="mlp_wide",
+    without="mlp_l2 l2=0",  # which is the network and the recipe of mlp_wide
+    changed={
+        f"model.{key}={strength}": f"mlp_{key} {key}={strength}"
+        for key, strengths in {
+            "l2": ("1e-06", "3e-06", "1e-05", "3e-05", "0.0001", "0.0003"),
+            "dropout": (0.05, 0.1, 0.2, 0.3, 0.5),
+        }.items()
+        for strength in strengths
+    },
 )
-HEADINGS = ("change to `mlp_wide`", "n", "training accuracy", "validation accuracy", "points", "95 %")
 
 
-def rows(accuracies: Accuracies) -> list[list[str]]:
-    """Every strength, under `HEADINGS`."""
-    without = accuracies[NONE]["metrics"]["val_accuracy"]
-    told = []
-    for name in (NONE, *STRENGTHS):
+def table(accuracies: Accuracies, tried: Strengths) -> str:
+    """Every strength over its seeds: training and validation accuracy, and what it gained."""
+    without = accuracies[tried.without]["metrics"]["val_accuracy"]
+    rows = []
+    for change, name in {
+        "none": tried.without,
+        **{f"`{typed}`": name for typed, name in tried.changed.items()},
+    }.items():
         values = accuracies[name]["metrics"]["val_accuracy"]
-        change = "none" if name == NONE else f"`model.{name.partition(' ')[2]}`"
-        gain = ["", ""] if name == NONE else gained(values, without)
-        told.append([change, str(len(values)), spread(accuracies[name]["metrics"]["accuracy"]), spread(values), *gain])
-    return told
+        gain = ["", ""] if name == tried.without else gained(values, without)
+        rows.append([change, str(len(values)), spread(accuracies[name]["metrics"]["accuracy"]), spread(values), *gain])
+    headings = [f"change to `{tried.network}`", "n", "training accuracy", "validation accuracy", "points", "95 %"]
+    return markdown(headings, rows)
 
 
 def gained(values: list[float], without: list[float]) -> list[str]:

@@ -70,15 +70,7 @@ def test_what_is_no_step_is_told() -> None:
     assert_one_sentence(done, "'errors'", "--help")
 
 
-ON_DEMAND = {"resnet"}  # the ladder's network, which `dvc repro` builds as the presets of the ladder make it
 PIPELINE = yaml.safe_load((ROOT / "conf/pipeline.yaml").read_text())["variants"]
-
-
-def test_every_variant_is_in_the_pipeline_or_named_as_left_out() -> None:
-    variants = {file.stem for file in (ROOT / "conf/model").glob("*.yaml")}
-    built = {name for name, line in PIPELINE.items() if line["group"] == "model"}
-    assert sorted([*built, *ON_DEMAND]) == sorted(variants)
-    assert len(PIPELINE) <= 12
 
 
 @pytest.mark.parametrize("variant", PIPELINE)

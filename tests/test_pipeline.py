@@ -14,6 +14,13 @@ import yaml
 from conftest import ROOT, TINY, needs_real_data, run_here
 
 pytestmark = [needs_real_data, pytest.mark.slow]
+PIPELINE = """
+data: fashion_mnist
+source: src/fashion_mnist/data/official.py
+variants:
+  mlp: {group: model, base: mlp, augment: none, optimizer: adam, trainer: default}
+  mlp_wide: {group: model, base: mlp_wide, augment: none, optimizer: adamw, trainer: one_cycle_long}
+"""
 
 
 class Project:
@@ -52,9 +59,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> P
     project = Project(folder)
     for trainer in ("default", "one_cycle_long"):
         project.edit(f"conf/trainer/{trainer}.yaml", epochs=1, batch_size=1000)
-    lines = (ROOT / "conf/pipeline.yaml").read_text().splitlines(keepends=True)
-    built = [line for line in lines if re.match(r"\S|  (mlp|mlp_wide):", line)]
-    (folder / "conf/pipeline.yaml").write_text("".join(built))
+    (folder / "conf/pipeline.yaml").write_text(PIPELINE)
     project.run("git", "init", "--quiet")
     project.commit()
     project.run("dvc", "repro")

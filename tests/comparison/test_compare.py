@@ -19,7 +19,7 @@ from conftest import TINY, assert_one_sentence, needs_real_data, run_here, run_s
 from fashion_mnist.cli import compose, quoted
 from fashion_mnist.compare import compare
 from fashion_mnist.comparison import page
-from fashion_mnist.comparison.reading import of_folders
+from fashion_mnist.comparison.reading import of_folders, of_pipeline
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluate import evaluate
 from fashion_mnist.evaluation.predictions import write_predictions
@@ -126,13 +126,14 @@ def test_a_search_as_it_is_typed_into_a_shell(store: Path, empty_folder: Path, t
 def test_what_cannot_be_answered_is_said_in_a_sentence() -> None:
     Path("metrics/cnn").mkdir(parents=True)
     Path("metrics/cnn/train.json").write_text("<<<<<<< HEAD\n")
+    first, *_ = of_pipeline()
     for overrides, words in (
         (["tracking.experiment=lessons"], "there is no experiment 'lessons'"),
         (["runs=tags.variant =="], "MLflow cannot search"),
         (["baseline=cnn"], "there is no baseline 'cnn' among what is compared; choose one of mlp, linear"),
         (["runs=tags.variant = 'resnet'"], "there is nothing to compare; train something first"),
         (["variants=[mlp]"], "metrics/mlp/train.json is missing"),
-        (["variants=all"], "metrics/linear/train.json is missing; `dvc repro evaluate@linear` makes it."),
+        (["variants=all"], f"metrics/{first}/train.json is missing; `dvc repro evaluate@{first}` makes it."),
         (["variants=[cnn]"], "metrics/cnn/train.json is damaged; `dvc repro evaluate@cnn` makes it again"),
     ):
         with pytest.raises(UserError, match=re.escape(words)):

@@ -39,7 +39,9 @@ def test_the_stages_that_train_and_evaluate_depend_on_the_same_code() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_stage_that_trains_depends_on_every_file_that_its_configuration_comes_from(variant: str) -> None:
-    params = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"][f"train@{variant}"]["params"]
+    locked = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    assert f"train@{variant}" in locked, f"uv run dvc repro evaluate@{variant}"
+    params = locked[f"train@{variant}"]["params"]
     for file in set(params) - {"conf/config.yaml"}:
         for entry in yaml.safe_load((ROOT / file).read_text()).get("defaults", ()):
             if isinstance(entry, dict):

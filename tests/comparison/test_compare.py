@@ -124,8 +124,8 @@ def test_a_search_as_it_is_typed_into_a_shell(store: Path, empty_folder: Path, t
 
 @pytest.mark.usefixtures("lesson")
 def test_what_cannot_be_answered_is_said_in_a_sentence() -> None:
-    Path("metrics/cnn").mkdir(parents=True)
-    Path("metrics/cnn/train.json").write_text("<<<<<<< HEAD\n")
+    Path("metrics/mine").mkdir(parents=True)
+    Path("metrics/mine/train.json").write_text("<<<<<<< HEAD\n")
     first, *_ = of_pipeline()
     for overrides, words in (
         (["tracking.experiment=lessons"], "there is no experiment 'lessons'"),
@@ -134,7 +134,10 @@ def test_what_cannot_be_answered_is_said_in_a_sentence() -> None:
         (["runs=tags.variant = 'resnet'"], "there is nothing to compare; train something first"),
         (["variants=[mlp]"], "metrics/mlp/train.json is missing"),
         (["variants=all"], f"metrics/{first}/train.json is missing; `dvc repro evaluate@{first}` makes it."),
-        (["variants=[cnn]"], "metrics/cnn/train.json is damaged; `dvc repro evaluate@cnn` makes it again"),
+        (
+            ["variants=[mine]"],
+            "metrics/mine/train.json is damaged; the main job (python -m fashion_mnist) makes it again",
+        ),
     ):
         with pytest.raises(UserError, match=re.escape(words)):
             compared(*overrides)
@@ -143,25 +146,27 @@ def test_what_cannot_be_answered_is_said_in_a_sentence() -> None:
 def test_variants_are_those_that_the_pipeline_built_or_else_those_that_were_tried(
     empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    first, *_ = of_pipeline()
+
     def results(folder: str, accuracy: float) -> None:
         for part in ("train", "test"):
-            write_metrics(Path(folder, f"metrics/mlp/{part}.json"), {f"{part}_accuracy": accuracy})
-        write_table(Path(folder, "plots/mlp/history.csv"), [{"epoch": 1, "val_accuracy": accuracy}])
-        write_predictions(Path(folder, "predictions/mlp/test.npz"), LABELS, np.eye(10, dtype=np.float32)[LABELS])
+            write_metrics(Path(folder, f"metrics/{first}/{part}.json"), {f"{part}_accuracy": accuracy})
+        write_table(Path(folder, f"plots/{first}/history.csv"), [{"epoch": 1, "val_accuracy": accuracy}])
+        write_predictions(Path(folder, f"predictions/{first}/test.npz"), LABELS, np.eye(10, dtype=np.float32)[LABELS])
 
     for part in ("train", "test"):  # which git keeps, so that a fresh clone has them alone
-        write_metrics(Path(f"metrics/mlp/{part}.json"), {f"{part}_accuracy": 0.25})
-    with pytest.raises(UserError, match=re.escape("history.csv is missing; `dvc repro evaluate@mlp` makes it")):
-        of_folders(["mlp"])
+        write_metrics(Path(f"metrics/{first}/{part}.json"), {f"{part}_accuracy": 0.25})
+    with pytest.raises(UserError, match=re.escape(f"history.csv is missing; `dvc repro evaluate@{first}` makes it")):
+        of_folders([first])
     with pytest.raises(UserError, match=re.escape("train.json is missing; the main job (python -m fashion_mnist)")):
-        of_folders(["ladder_94"])  # which is no variant of the pipeline
+        of_folders(["mine"])  # which is no variant of the pipeline
     results("outputs", 0.5)
-    (tried,) = of_folders(["mlp"])
+    (tried,) = of_folders([first])
     assert tried.metrics["test_accuracy"] == 0.5
     assert tried.curves() == {"val_accuracy": [0.5]}
     assert "what lies in outputs/ is compared" in capsys.readouterr().err
     results(".", 0.75)
-    (built,) = of_folders(["mlp"])
+    (built,) = of_folders([first])
     assert built.metrics["test_accuracy"] == 0.75
     assert not capsys.readouterr().err
 

@@ -42,7 +42,7 @@ def rows(ladder: Ladder) -> list[list[str]]:
     for step, programs in ladder.items():
         ours = programs[OURS]
         accuracy = spread([each["test_accuracy"] for each in ours])
-        costs = [f"{median(ours, 'seconds'):,.0f}", f"{median(ours, 'units'):.2f}", f"{ours[0]['parameters']:,}"]
+        costs = [f"{median(ours, 'seconds'):,.0f}", f"{median(ours, 'units'):.2g}", f"{ours[0]['parameters']:,}"]
         told.append([f"`{step}`", accuracy, str(len(ours)), processors_of(ours), *costs])
     units = [unit for programs in ladder.values() for unit in programs[UNIT]]
     for processor in sorted({unit["processor"] for unit in units}, reverse=True):
@@ -58,16 +58,16 @@ def comment_on(ours: Sequence[dict]) -> str:
     seconds, units = median(ours, "seconds"), median(ours, "units")
     return (
         f"Test accuracy {accuracy} (n = {len(ours)}), {seconds:,.0f} s of training on two cores ({processors}), "
-        f"{units:.2f} units."
+        f"{units:.2g} units."
     )
 
 
-def picture_of(variants: Sequence[tuple[str, float, float]], ladder: Ladder) -> Figure:
-    """Test accuracy against seconds of training: the ladder, its peer, and variants (name, seconds, accuracy)."""
+def picture_of(variants: Sequence[tuple[str, float, float]], processor: str, ladder: Ladder) -> Figure:
+    """Test accuracy against seconds of training: ladder, peer, and variants (name, seconds, accuracy) on a processor."""
     figure = Figure(figsize=(10.5, 6), layout="constrained")
     axes = figure.subplots()
     _, seconds, values = zip(*variants, strict=True)
-    axes.plot(seconds, values, "o", color="#8a8a8a", label="variants")
+    axes.plot(seconds, values, "o", color="#8a8a8a", label=f"variants, {processor}")
     steps = [(step, *place_of(programs[OURS]), processors_of(programs[OURS])) for step, programs in ladder.items()]
     _, seconds, values, _ = zip(*steps, strict=True)
     axes.plot(seconds, values, "-", color="#0b6e99", alpha=0.35)  # names may lie across it

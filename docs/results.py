@@ -77,7 +77,7 @@ def main() -> None:
         for group in study["groups"]
         if group["name"] not in measured
     ]
-    write_figure(ladder.picture_of(variants, measured), ROOT / "docs/ladder.png")
+    write_figure(ladder.picture_of(variants, processor_of(study), measured), ROOT / "docs/ladder.png")
 
 
 def between(text: str, name: str, table: str) -> str:
@@ -109,8 +109,14 @@ def variants_table(root: Path, study: dict) -> str:
             values, seconds = group["metrics"]["test_accuracy"]["values"], group["costs"]["training_seconds"]
             over_seeds = [str(group["n"]), spread(values), f"{seconds:,.0f}", beside_its_parent(steps.get(variant))]
         rows.append([f"`{variant}`", f"{train['parameters']:,}", f"{test['test_accuracy']:.4f}", *over_seeds])
-    headings = ["variant", "parameters", "seed 0", "n", "test accuracy", "training, s", "points more than (95 %)"]
+    seconds = f"s on {processor_of(study)}"
+    headings = ["variant", "parameters", "seed 0", "n", "test accuracy", seconds, "points more than (95 %)"]
     return markdown(headings, rows)
+
+
+def processor_of(study: dict) -> str:
+    """On whose two cores the study was made."""
+    return ladder.named(study["facts"].partition(", ")[0])
 
 
 def beside_its_parent(step: dict | None) -> str:
@@ -130,7 +136,9 @@ def comments(study: dict, measured: ladder.Ladder) -> dict[Path, str]:
             seconds = group["costs"]["training_seconds"]
             time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
             accuracy = group["metrics"]["test_accuracy"]["mean"]
-            line = f"Trains in about {time} on two cores, and reaches a test accuracy of {accuracy:.3f}"
+            line = (
+                f"Trains in {time} on two cores ({processor_of(study)}), and reaches a test accuracy of {accuracy:.3f}"
+            )
             said[ROOT / f"conf/model/{group['name']}.yaml"] = f"{line} (n = {group['n']})."
     for step, programs in measured.items():
         said[ROOT / f"conf/experiment/{step}.yaml"] = ladder.comment_on(programs[ladder.OURS])

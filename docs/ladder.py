@@ -63,7 +63,13 @@ def comment_on(ours: Sequence[dict]) -> str:
 
 
 def picture_of(variants: Sequence[tuple[str, float, float]], processor: str, ladder: Ladder) -> Figure:
-    """Test accuracy against seconds of training: ladder, peer, and variants (name, seconds, accuracy) on a processor."""
+    """Test accuracy against seconds of training: the ladder, its peer, and the variants.
+
+    Args:
+        variants: names, seconds, accuracies.
+        processor: where the variants were timed.
+        ladder: what was measured of its steps.
+    """
     figure = Figure(figsize=(10.5, 6), layout="constrained")
     axes = figure.subplots()
     _, seconds, values = zip(*variants, strict=True)

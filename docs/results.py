@@ -59,6 +59,7 @@ def main() -> None:
         ("docs/tricks.md", "tricks"): markdown(tricks.HEADINGS, tricks.rows(changed, "ladder_91"), texts=2),
         ("docs/tricks.md", "longer"): markdown(tricks.HEADINGS, tricks.rows(changed, "longer"), texts=2),
         ("docs/tricks.md", "strengths"): strengths.table(accuracies, strengths.WIDE),
+        ("docs/tricks.md", "augmentation"): strengths.table(accuracies, strengths.CNN),
         ("docs/faults.md", "faults"): faults_table(json.loads((ROOT / "docs/faults.json").read_text())),
     }
     texts = {ROOT / page: (ROOT / page).read_text() for page, _ in tables}

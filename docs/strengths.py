@@ -28,6 +28,15 @@ WIDE = Strengths(
         for strength in strengths
     },
 )
+CNN = Strengths(
+    network="cnn",
+    without="cnn",
+    changed={
+        "augment=mirrored": "cnn augment=mirrored",
+        "augment=mirrored model.dropout=0.25": "cnn augment=mirrored dropout=0.25",
+        "augment=mirrored augment.shift=1": "cnn augment=mirrored shift=1",
+    },
+)
 
 
 def table(accuracies: Accuracies, tried: Strengths) -> str:

@@ -137,7 +137,7 @@ def test_another_accuracy_on_validation_changes_how_much_of_a_technique_is_good(
     assert "tricks.md out of date" in check(project).stderr
 
 
-@pytest.mark.parametrize("tried", [strengths.WIDE])
+@pytest.mark.parametrize("tried", [strengths.WIDE, strengths.CNN])
 def test_the_strengths_are_over_the_same_seeds_from_one_code(tried: strengths.Strengths) -> None:
     accuracies = json.loads((ROOT / "docs/accuracy.json").read_text())
     groups = [accuracies[name] for name in (tried.without, *tried.changed.values())]

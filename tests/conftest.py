@@ -8,13 +8,14 @@ import os
 import runpy
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
@@ -31,6 +32,16 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 TINY = ["data=synthetic", "data.train_images=600", "data.test_images=100", "data.validation=100", "trainer.epochs=2"]
 RESULTS = tuple(f"outputs/{kind}" for kind in ("models", "metrics", "plots", "predictions"))  # of what people try
+
+LONGEST = (  # first, so that no worker is left alone with one of them at the end
+    "test_docs.py",
+    "trials/test_search.py",
+    "test_own_images.py",
+    "cluster/test_jobs.py",
+    "test_pipeline.py",
+    "cluster/test_hosts.py",
+    "training/test_compiled.py",
+)
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.update(orders())  # for tests that import TensorFlow themselves: all processes calculate alike
@@ -61,6 +72,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("full") and not full:
             item.add_marker(pytest.mark.skip(reason="only with --full"))
+    order = {ROOT / "tests" / file: place for place, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(LONGEST)))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -111,6 +124,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database; a copy is much quicker than its three seconds of migrations."""
     import mlflow
+    from sqlalchemy import Engine, event
+
+    # This process need not wait for the disk: what is killed in tests are other processes, and no machine loses power.
+    @event.listens_for(Engine, "connect")
+    def without_waiting(connection: Any, _: Any) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
 
     file = tmp_path_factory.mktemp("store") / "mlflow.db"
     mlflow.MlflowClient(f"sqlite:///{file}").search_experiments()

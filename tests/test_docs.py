@@ -90,6 +90,11 @@ def test_every_command_of_the_readme_works_in_a_fresh_clone_and_leaves_it_clean(
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     environment["PYTHONPATH"] = str(clone / "src")
+    long = [*clone.glob("conf/trainer/one_cycle*.yaml"), clone / "conf/experiment/ladder_92.yaml"]
+    for file in long:  # what is said here, and where it goes, does not depend on how long it learns
+        file.write_text(re.sub(r"(?m)^( *epochs:) \d+", r"\1 1", file.read_text()))
+    git = ("git", "-c", "user.name=t", "-c", "user.email=t@example.org")
+    subprocess.run([*git, "commit", "--quiet", "--all", "-m", "shorter"], cwd=clone, check=True)
     (_, *others) = blocks(README)  # .ci/run types the first block, on a bare machine
     commands = ["uv run mlflow run . --env-manager=local -P data=auto"]
     commands += [line.partition("   #")[0] for block in others for line in block.splitlines()]

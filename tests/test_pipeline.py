@@ -75,7 +75,7 @@ def test_a_second_repro_does_nothing(project: Project) -> None:
 
 def test_forced_repro_gives_the_same_bytes(project: Project) -> None:
     before = (project.folder / "dvc.lock").read_text()
-    assert project.run("dvc", "repro", "--force").count("Running stage") == 6
+    assert project.run("dvc", "repro", "--force", "evaluate@mlp").count("Running stage") == 3
     assert (project.folder / "dvc.lock").read_text() == before
 
 
@@ -153,12 +153,12 @@ def test_an_experiment_changes_a_key_of_hydra_and_metrics_diff_shows_it(project:
 
 
 def test_experiments_can_be_queued_and_compared(project: Project) -> None:
-    for neurons in (16, 64, 256):
+    for neurons in (16, 256):
         change = f"conf/model/mlp.yaml:hidden=[{neurons}]"
         project.run("dvc", "exp", "run", "--queue", "--name", f"neurons-{neurons}", "-S", change, "train@mlp")
     project.run("dvc", "exp", "run", "--run-all", "--jobs", "1")
     shown = project.run("dvc", "exp", "show", "--csv", "--only-changed")
-    for neurons in (16, 64, 256):
+    for neurons in (16, 256):
         (line,) = [line for line in shown.splitlines() if f"neurons-{neurons}" in line]
         assert f"[{neurons}]" in line
     difference = json.loads(project.run("dvc", "metrics", "diff", "--json", "neurons-16", "neurons-256"))

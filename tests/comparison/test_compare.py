@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import sys
+import time
 import zlib
 from collections.abc import Callable
 from contextlib import chdir
@@ -15,6 +16,7 @@ import mlflow
 import numpy as np
 import pytest
 from conftest import TINY, assert_one_sentence, needs_real_data, run_here, run_step
+from mlflow.entities import Metric, Param
 
 from fashion_mnist.cli import compose, quoted
 from fashion_mnist.compare import compare
@@ -200,15 +202,16 @@ def add(empty_folder: Path) -> Add:
         run = client.create_run(experiment, run_name=f"{variant} {seed}", tags={**tags, **more.pop("tags", {})})  # pyright: ignore
         run_id = run.info.run_id
         given = {key.replace("__", "."): value for key, value in more.items()}
-        for key, value in {"model.hidden": "[8]", "trainer.epochs": "2", "seed": str(seed), **given}.items():
-            client.log_param(run_id, key, value)
+        params = {"model.hidden": "[8]", "trainer.epochs": "2", "seed": str(seed), **given}
+        client.log_batch(run_id, params=[Param(key, value) for key, value in params.items()])
         if accuracy:
             random = np.random.default_rng(zlib.crc32(repr((variant, seed, accuracy)).encode()))
             predicted = np.where(random.random(500) < accuracy, LABELS, (LABELS + 1) % 10)
             write_predictions(empty_folder / "test.npz", LABELS, np.eye(10, dtype=np.float32)[predicted])
             client.log_artifact(run_id, str(empty_folder / "test.npz"), "predictions")
-            for name in ("test_accuracy", "test_loss", "test_macro_f1", "test_calibration_error", "val_accuracy"):
-                client.log_metric(run_id, name, float((predicted == LABELS).mean()))
+            names = ("test_accuracy", "test_loss", "test_macro_f1", "test_calibration_error", "val_accuracy")
+            now, right = int(time.time() * 1000), float((predicted == LABELS).mean())
+            client.log_batch(run_id, metrics=[Metric(name, right, now, 0) for name in names])
         if status != "RUNNING":
             client.set_terminated(run_id, status)
         return run_id

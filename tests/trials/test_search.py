@@ -201,7 +201,7 @@ def test_a_search_that_was_killed_goes_on_as_if_nothing_had_been(
     searched: Path, empty_folder: Path, tiny_data: Path, full: bool, survived: Callable[[str, int, int], None]
 ) -> None:
     moments, count = random.Random(7), 0
-    kills = 20 if full else 3
+    kills = 20 if full else 1
     for _ in range(kills):
         for file in [*empty_folder.glob("checkpoints/*"), *empty_folder.glob("outputs")]:
             shutil.rmtree(file) if file.is_dir() else file.unlink()

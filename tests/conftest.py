@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 ROOT = Path(__file__).parents[1]
-TINY = ["data=synthetic", "data.train_images=600", "data.test_images=100", "data.validation=100", "trainer.epochs=2"]
+FEW = ["data=synthetic", "data.train_images=600", "data.test_images=100", "data.validation=100"]
+TINY = [*FEW, "trainer.epochs=2", "trainer.jit_compile=false"]  # XLA compiles for longer than so short a training takes
 RESULTS = tuple(f"outputs/{kind}" for kind in ("models", "metrics", "plots", "predictions"))  # of what people try
 
 LONGEST = (  # first, so that no worker is left alone with one of them at the end

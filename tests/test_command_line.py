@@ -198,7 +198,7 @@ def test_the_resolvers_of_hydra_may_be_used(empty_folder: Path) -> None:
 
 
 def test_a_missing_folder_of_data_is_named(empty_folder: Path) -> None:
-    assert_one_sentence(run_step(FASHION_MNIST_DIR="/no/such/folder"), "/no/such/folder", "train-images-idx3-ubyte.gz")
+    assert_one_sentence(run_here(FASHION_MNIST_DIR="/no/such/folder"), "/no/such/folder", "train-images-idx3-ubyte.gz")
 
 
 def test_unreachable_mirrors_are_reported_within_20_seconds(empty_folder: Path) -> None:
@@ -210,7 +210,7 @@ def test_unreachable_mirrors_are_reported_within_20_seconds(empty_folder: Path) 
 
 def test_an_unreachable_tracking_server_is_reported_before_training(empty_folder: Path) -> None:
     start = time.monotonic()
-    process = run_step("data=synthetic", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    process = run_here("data=synthetic", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert_one_sentence(process, "http://127.0.0.1:9", "tracking.uri=sqlite:///mlflow.db")
     assert time.monotonic() - start < 5
     assert not (empty_folder / "data").exists()
@@ -218,23 +218,23 @@ def test_an_unreachable_tracking_server_is_reported_before_training(empty_folder
 
 def test_a_tracking_database_that_is_none_is_refused(empty_folder: Path) -> None:
     (empty_folder / "mlflow.db").write_text("not a database")
-    process = run_step("data=synthetic", "data.train_images=100", "data.validation=0")
+    process = run_here("data=synthetic", "data.train_images=100", "data.validation=0")
     assert_one_sentence(process, "mlflow.db is not a tracking database", "tracking.uri")
 
 
 @pytest.mark.parametrize("uri", ["sqlite://", "sqlite:////no/such/folder/mlflow.db", "http://[::1"])
 def test_a_store_that_cannot_be_used_is_refused_before_training(uri: str, empty_folder: Path) -> None:
-    assert_one_sentence(run_step("data=synthetic", f"tracking.uri='{uri}'"), "tracking")
+    assert_one_sentence(run_here("data=synthetic", f"tracking.uri='{uri}'"), "tracking")
     assert not (empty_folder / "data").exists()
 
 
 def test_mlflow_run_decides_where_its_run_is_kept(empty_folder: Path) -> None:
-    process = run_step("data=synthetic", "tracking.experiment=lesson-1", MLFLOW_RUN_ID="0" * 32)
+    process = run_here("data=synthetic", "tracking.experiment=lesson-1", MLFLOW_RUN_ID="0" * 32)
     assert_one_sentence(process, "--experiment-name", "MLFLOW_TRACKING_URI")
 
 
 def test_the_file_store_that_mlflow_gave_up_is_refused_with_the_way_out(empty_folder: Path) -> None:
-    assert_one_sentence(run_step("data=synthetic", MLFLOW_TRACKING_URI="./mlruns"), "tracking.uri=sqlite:///mlflow.db")
+    assert_one_sentence(run_here("data=synthetic", MLFLOW_TRACKING_URI="./mlruns"), "tracking.uri=sqlite:///mlflow.db")
 
 
 def test_a_folder_that_cannot_be_written_is_named(empty_folder: Path) -> None:
@@ -249,7 +249,7 @@ def test_too_much_validation_is_refused_before_training(empty_folder: Path) -> N
 
 
 def test_evaluation_without_a_model_says_how_to_train_one(empty_folder: Path) -> None:
-    process = run_step("data=synthetic", "data.train_images=100", "model=mlp_wide", step="evaluate")
+    process = run_here("data=synthetic", "data.train_images=100", "model=mlp_wide", step="evaluate")
     assert_one_sentence(process, "outputs/models/mlp_wide/model.keras", "python -m fashion_mnist.train data=synthetic")
 
 

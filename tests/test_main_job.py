@@ -13,7 +13,7 @@ import mlflow
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, TINY, needs_real_data
+from conftest import FEW, ROOT, needs_real_data
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 from phases import PHASES
@@ -36,7 +36,7 @@ def job(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Path:
     """The folder of one main job that `mlflow run` has done, with undeclared parameters, a dotted one among them."""
     folder = tmp_path_factory.mktemp("job")
     (folder / "mlflow.db").write_bytes(migrated_store.read_bytes())
-    keys = [*TINY[1:], "data=auto", "data.mirrors=[]", "seed=7", "model.hidden=[16]"]
+    keys = [*FEW[1:], "trainer.epochs=2", "data=auto", "data.mirrors=[]", "seed=7", "model.hidden=[16]"]
     keys += [f"output_dir={folder}", f"data_root={folder}/data"]
     command = ["mlflow", "run", str(ROOT), "--env-manager=local", "--experiment-name=lessons"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "FASHION_MNIST"))}
@@ -186,7 +186,9 @@ def test_the_experiment_opens_in_the_view_for_training_runs(run: Run) -> None:
 def test_another_process_may_prepare_other_images_meanwhile(
     tiny: Compose, empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny(f"data_root={empty_folder}/data")
+    config = tiny(
+        f"data_root={empty_folder}/data", "data.train_images=100", "data.test_images=50", "data.validation=40"
+    )
     dataset = prepare(config.data, config.data_root)
     test_labels, samples = dataset.test.labels.copy(), (dataset.folder / SAMPLES).read_bytes()
 

@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import chdir
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 import yaml
 from conftest import ROOT, TINY, all_runs, assert_one_sentence, run_here
+from mlflow.entities import Run
 from mlflow.models import Model
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -91,24 +94,56 @@ def test_every_command_of_the_page_works(clone: Path) -> None:
     assert "Running stage 'train@cnn'" in run(clone, "dvc repro train@cnn").stdout
 
 
-@pytest.fixture
-def digits(empty_folder: Path) -> Path:
-    """Two hundred digits in folders; the current folder is an empty one with an empty tracking store."""
+def draw_digits(folder: Path) -> Path:
+    """Puts two hundred digits into folders of their own."""
     images, labels = load_digits(return_X_y=True)
     for index in range(200):
-        file = empty_folder / f"pictures/{labels[index]}/{index}.png"
+        file = folder / f"pictures/{labels[index]}/{index}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((images[index].reshape(8, 8) * 15).astype("uint8")).save(file)
-    return empty_folder / "pictures"
+    return folder / "pictures"
+
+
+@pytest.fixture
+def digits(empty_folder: Path) -> Path:
+    """Digits in folders; the current folder is an empty one with an empty tracking store."""
+    return draw_digits(empty_folder)
 
 
 TRAINED = ("data=images", "data.dir=pictures", "model=cnn", "trainer.epochs=2", "trainer.batch_size=20")
 
 
-def test_a_run_says_what_it_learned_from_and_is_made_again(digits: Path) -> None:
-    done = run_here(*TRAINED, step="main")
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Path:
+    """The folder of a run that has learned such digits."""
+    folder = tmp_path_factory.mktemp("learned")
+    draw_digits(folder)
+    shutil.copy(migrated_store, folder / "mlflow.db")
+    with chdir(folder):
+        done = run_here(*TRAINED, step="main", MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db")
     assert done.returncode == 0, done.stderr
-    (run,) = all_runs()
+    return folder
+
+
+@pytest.fixture
+def model(learned: Path, empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same run's model beside the digits in an otherwise empty folder."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{learned}/mlflow.db")
+    for part in ("pictures", "outputs/models"):
+        shutil.copytree(learned / part, empty_folder / part)
+    return empty_folder / "outputs/models/cnn/model.keras"
+
+
+def run_of(folder: Path) -> Run:
+    """The run that was first in a folder's store."""
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    return min(all_runs(), key=lambda run: run.info.start_time)
+
+
+def test_a_run_says_what_it_learned_from_and_is_made_again(learned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(learned)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{learned}/mlflow.db")
+    run = run_of(learned)
     assert run.data.params["data.name"] == run.data.tags["dataset"] == "pictures"
     assert "on pictures" in run.data.tags["mlflow.note.content"]
     assert re.search(r"Test accuracy 0\.\d+, macro F1 0\.\d+, loss", run.data.tags["mlflow.note.content"])
@@ -125,39 +160,34 @@ def test_a_run_says_what_it_learned_from_and_is_made_again(digits: Path) -> None
     ]
     again = run_here(f"run={run.info.run_id}", step="reproduce")
     assert again.returncode == 0, again.stdout + again.stderr
-    (digits / "3/3.png").unlink()
+    Path("pictures/3/3.png").rename("3.png")
     changed = run_here(f"run={run.info.run_id}", "check_only=true", step="reproduce")
+    Path("3.png").rename("pictures/3/3.png")
     assert changed.returncode == 4
     assert re.search(r"data .*differs", changed.stdout)
 
 
-def test_predict_needs_neither_the_pictures_nor_a_key(digits: Path) -> None:
+def test_predict_needs_neither_the_pictures_nor_a_key(learned: Path, model: Path) -> None:
     shutil.move("pictures", "elsewhere")
-    done = run_here(*TRAINED[:1], "data.dir=elsewhere", *TRAINED[2:])
-    assert done.returncode == 0, done.stderr
-    (run,) = all_runs()
     files = sorted(Path("elsewhere/7").glob("*.png"))[:5]
     told = []
-    for words in (["model=cnn"], [f"run={run.info.run_id}"]):
-        shutil.rmtree("data", ignore_errors=True)
+    for words in (["model=cnn"], [f"run={run_of(learned).info.run_id}"]):
         answered = run_here(*map(str, files), *words, "--json", step="predict")
         assert answered.returncode == 0, answered.stderr
         told.append([json.loads(line)["probabilities"] for line in answered.stdout.splitlines()])
     assert told[0] == told[1]
-    model = saving.load(Path("outputs/models/cnn/model.keras"))
     pixels = np.array([np.asarray(Image.open(file)) for file in files])
     assert list(told[0][0]) == [str(label) for label in range(10)]
-    assert [list(row.values()) for row in told[0]] == pytest.approx(np.asarray(model(pixels)), abs=1e-5)
+    assert [list(row.values()) for row in told[0]] == pytest.approx(np.asarray(saving.load(model)(pixels)), abs=1e-5)
 
 
-def test_a_model_is_not_judged_on_classes_that_it_has_not_learned(digits: Path) -> None:
-    done = run_here(*TRAINED)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.usefixtures("model")
+def test_a_model_is_not_judged_on_classes_that_it_has_not_learned(tiny_data: Path) -> None:
     names = ",".join(reversed([str(label) for label in range(10)]))
     other = run_here(*TRAINED, f"data.class_names=[{names}]", step="evaluate")
     assert other.returncode == 1
     assert "is a model of pictures, with other images or classes than pictures has" in other.stderr
-    garments = run_here(*TINY, "model=cnn", step="evaluate")
+    garments = run_here(*TINY, f"data_root={tiny_data}", "model=cnn", step="evaluate")
     assert_one_sentence(garments, "is a model of pictures, with other images or classes than synthetic garments")
     assert run_here(*TRAINED, step="evaluate").returncode == 0
 
@@ -166,14 +196,17 @@ def test_a_model_is_not_judged_on_classes_that_it_has_not_learned(digits: Path) 
     "card", [b"{", b"[]", b'{"name": "x"}', b'{"name":"x","source":"","license":"","class_names":[],"files":{}}',
              b'{"name":"x","source":"","license":"","class_names":["a"],"files":{"train_images.npy":{"shape":[1,99999,99999]}}}']
 )  # fmt: skip
-def test_a_card_that_is_none_is_refused_before_a_picture_is_read(card: bytes, empty_folder: Path) -> None:
+def test_a_card_that_is_none_is_refused_before_a_picture_is_read(
+    card: bytes, empty_folder: Path, tiny_data: Path
+) -> None:
     with zipfile.ZipFile("model.keras", "w") as archive:
         archive.writestr("dataset.json", card)
     Path("outputs/models/cnn").mkdir(parents=True)
     Path("model.keras").rename("outputs/models/cnn/model.keras")
     Image.new("L", (8, 8)).save("picture.png")
     assert_one_sentence(run_here("picture.png", "model=cnn", step="predict"), "train it again")
-    assert_one_sentence(run_here(*TINY, "model=cnn", step="evaluate"), "train it again")
+    evaluated = run_here(*TINY, f"data_root={tiny_data}", "model=cnn", step="evaluate")
+    assert_one_sentence(evaluated, "train it again")
 
 
 @pytest.mark.slow

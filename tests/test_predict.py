@@ -59,11 +59,14 @@ def test_the_model_is_the_one_tried_last_or_else_the_one_that_the_pipeline_built
     assert trained(compose(["model=cnn"])) == built
 
 
-def test_a_folder_is_told_picture_by_picture(shoe: np.ndarray, tiny_data: Path, empty_folder: Path) -> None:
+def test_a_folder_is_told_picture_by_picture(
+    shoe: np.ndarray, tiny_data: Path, empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fashion_mnist.data.dataset.images_at_once", lambda shape: 100)
     assert run_here(*TINY, f"data_root={tiny_data}", "trainer.epochs=1").returncode == 0
     folder = empty_folder / "pictures/more"
     folder.mkdir(parents=True)
-    for number in range(300):  # more than one batch
+    for number in range(300):  # three batches
         Image.fromarray(np.roll(shoe, number, axis=1)).save(folder / f"{number:03}.png")
     (folder / "broken.jpg").write_bytes(b"no picture")
     (folder / "notes.txt").write_text("no picture either")

@@ -30,12 +30,6 @@ from fashion_mnist.training.build import build
 Compose = Callable[..., Config]
 
 
-@pytest.fixture
-def tiny(tiny: Compose) -> Compose:
-    """Without XLA, which compiles for longer than so short a training takes."""
-    return lambda *overrides: tiny("trainer.jit_compile=false", *overrides)
-
-
 def test_a_model_that_refuses_its_arguments_is_named(tiny: Compose) -> None:
     config = tiny("model=cnn", "model.filters=[8,8,8,8,8]")  # five halvings of 28 pixels leave nothing
     with pytest.raises(UserError, match="cnn refuses its arguments"):
@@ -115,7 +109,7 @@ def test_a_results_folder_that_cannot_be_written_is_refused_before_training(
 
 def test_evaluation_on_other_data_does_not_touch_the_run_of_the_training(tiny: Compose, tmp_path: Path) -> None:
     run_id = train(tiny())
-    evaluate(tiny("data.drawing_seed=9", f"data_root={tmp_path}/other"))
+    evaluate(tiny("data.drawing_seed=9", "data.train_images=200", f"data_root={tmp_path}/other"))
     runs = {run.info.run_id: run for run in all_runs()}
     assert "test_accuracy" not in runs.pop(run_id).data.metrics
     assert [run.info.run_name for run in runs.values()] == ["mlp (evaluation only)"]
@@ -158,7 +152,7 @@ def test_ctrl_c_marks_the_run_as_killed_and_says_how_to_go_on(
 @pytest.mark.slow
 def test_several_first_runs_at_once_set_the_database_up_together(empty_folder: Path, tiny_data: Path) -> None:
     (empty_folder / "mlflow.db").unlink()
-    command = [sys.executable, "-m", "fashion_mnist.train", *TINY[:4], f"data_root={tiny_data}", "trainer.epochs=1"]
+    command = [sys.executable, "-m", "fashion_mnist.train", *TINY, f"data_root={tiny_data}", "trainer.epochs=1"]
     started = [subprocess.Popen([*command, f"output_dir={number}"], stderr=subprocess.PIPE) for number in range(3)]
     errors = [process.communicate(timeout=200)[1].decode() for process in started]
     assert [process.returncode for process in started] == [0, 0, 0], errors

@@ -15,7 +15,7 @@ import matplotlib as mpl
 import mlflow
 import numpy as np
 import pytest
-from conftest import TINY, assert_one_sentence, needs_real_data, run_here, run_step
+from conftest import TINY, assert_one_sentence, needs_real_data, run_here
 from mlflow.entities import Metric, Param
 
 from fashion_mnist.cli import compose, quoted
@@ -113,7 +113,7 @@ def test_runs_can_be_chosen_by_a_search_and_by_their_sweep(tiny_data: Path) -> N
 
 
 def test_a_search_as_it_is_typed_into_a_shell(store: Path, empty_folder: Path, tiny_data: Path) -> None:
-    process = run_step(
+    process = run_here(
         "runs=tags.variant = 'mlp' and params.seed != '0'",
         f"data_root={tiny_data}",
         step="compare",

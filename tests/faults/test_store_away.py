@@ -10,7 +10,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import TINY, run_here
+from conftest import FEW, TINY, run_here
 from mlflow.entities import Run
 from tracking_server import Server, serve
 
@@ -26,7 +26,7 @@ def server(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serv
 
 def training(seconds: float, tiny_data: Path) -> subprocess.Popen[str]:
     """The main job with so many epochs that training takes about as long."""
-    overrides = [*TINY[:-1], f"trainer.epochs={round(seconds / EPOCH_SECONDS)}", f"data_root={tiny_data}"]
+    overrides = [*FEW, f"trainer.epochs={round(seconds / EPOCH_SECONDS)}", f"data_root={tiny_data}"]
     command = [sys.executable, "-m", "fashion_mnist", *overrides]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

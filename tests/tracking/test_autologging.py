@@ -152,7 +152,7 @@ def trainings(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path, ti
         patch.chdir(folder)
         patch.setenv("MLFLOW_EXPERIMENT_NAME", "autologging")
         mlflow.set_tracking_uri(store)
-        config = compose([*TINY[:4], *STANDSTILL, f"data_root={tiny_data}", f"tracking.uri={store}"])
+        config = compose([*TINY, *STANDSTILL, f"data_root={tiny_data}", f"tracking.uri={store}"])
         prepared = prepare(config.data, config.data_root)
         training, validation = prepared.parts
 

@@ -25,7 +25,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path, tiny_d
     jobs = ["model=linear,mlp", "trainer.epochs=2,3", "seed=0"]
     store = f"sqlite:///{folder}/mlflow.db"
     with chdir(folder):
-        process = run_here("-m", *TINY[:4], f"data_root={tiny_data}", *jobs, step="main", MLFLOW_TRACKING_URI=store)
+        process = run_here("-m", *TINY, f"data_root={tiny_data}", *jobs, step="main", MLFLOW_TRACKING_URI=store)
     assert process.returncode == 0, process.stderr
     return folder
 

@@ -82,7 +82,7 @@ def gate(server: str) -> Iterator[Gate]:
 @pytest.mark.slow
 def test_a_password_in_an_address_is_written_nowhere(gate: Gate, tiny_data: Path, empty_folder: Path) -> None:
     gate.login = LOGIN
-    job = [*TINY[:4], "trainer.epochs=1", f"data_root={tiny_data}"]
+    job = [*TINY, "trainer.epochs=1", f"data_root={tiny_data}"]
     address = f"http://someone:{PASSWORD}@{gate.address}"
     told: list[CompletedProcess[str]] = []
 
@@ -183,7 +183,7 @@ def test_what_mlflow_serves_is_passed_on(address: str) -> None:
 def test_an_empty_variable_is_as_if_it_were_not_set(empty_folder: Path, tiny_data: Path) -> None:
     names = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID")
     empty = dict.fromkeys((*names, "MLFLOW_HTTP_REQUEST_TIMEOUT", "FASHION_MNIST_PARENT_RUN_ID"), "")
-    done = run_here(*TINY[:4], "trainer.epochs=1", f"data_root={tiny_data}", **empty)
+    done = run_here(*TINY, "trainer.epochs=1", f"data_root={tiny_data}", **empty)
     assert done.returncode == 0, done.stderr
     (run,) = mlflow.MlflowClient(f"sqlite:///{empty_folder}/mlflow.db").search_runs(["0"])
     assert run.info.status == "FINISHED"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import TINY, all_runs, run_here, run_step
+from conftest import FEW, TINY, all_runs, run_here, run_step
 
 from fashion_mnist.config import Config
 from fashion_mnist.tracking import store, sweep
@@ -84,7 +84,7 @@ def test_of_a_sweeps_jobs_as_many_are_described_as_there_is_room_for() -> None:
 
 @pytest.mark.slow
 def test_a_preset_can_be_a_sweep_of_its_own(tiny_data: Path, empty_folder: Path) -> None:
-    keys = [*TINY[:3], f"data_root={tiny_data}", "trainer.epochs=1"]
+    keys = [*FEW[:3], f"data_root={tiny_data}", "trainer.epochs=1"]
     client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     given = client.create_run(client.create_experiment("test"))  # as `mlflow run` does
     process = run_here("experiment=mlp_vs_cnn", *keys, step="main", MLFLOW_RUN_ID=given.info.run_id)

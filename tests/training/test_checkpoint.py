@@ -30,12 +30,6 @@ KINDS = {
 }
 
 
-@pytest.fixture
-def tiny(tiny: Compose) -> Compose:
-    """Without XLA, which compiles for longer than so short a training takes."""
-    return lambda *overrides: tiny("trainer.jit_compile=false", *overrides)
-
-
 @contextmanager
 def interruption(after: int) -> Iterator[None]:
     """Interrupts trainings once so many epochs are done."""

@@ -16,7 +16,11 @@ from fashion_mnist.training.build import balanced, build
 from fashion_mnist.training.fit import fit
 
 Compose = Callable[..., Config]
-VARIANTS = sorted(file.stem for file in (ROOT / "conf/model").glob("*.yaml"))
+OF_EACH_KIND = ("mlp_dropout", "cnn_dropout", "resnet")  # with all the layers that their functions know
+VARIANTS = [
+    file.stem if file.stem in OF_EACH_KIND else pytest.param(file.stem, marks=pytest.mark.slow)
+    for file in sorted((ROOT / "conf/model").glob("*.yaml"))
+]
 
 
 def some(shape: tuple[int, ...], classes: int, count: int = 64) -> Split:

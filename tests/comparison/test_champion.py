@@ -16,10 +16,10 @@ pytestmark = [needs_real_data, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Path:
-    """Where two variants were trained over three seeds, for three epochs, on the real images."""
+    """Where two variants were trained over three seeds, for two epochs, on the real images."""
     folder = tmp_path_factory.mktemp("promotion")
     shutil.copy(migrated_store, folder / "mlflow.db")
-    step("-m", "model=linear,mlp", "seed=0,1,2", "trainer.epochs=3", name="main", folder=folder)
+    step("-m", "model=linear,mlp", "seed=0,1,2", "trainer.epochs=2", "trainer.batch_size=128", name="main", folder=folder)
     return folder
 
 

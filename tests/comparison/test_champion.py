@@ -19,7 +19,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Pa
     """Where two variants were trained over three seeds, for two epochs, on the real images."""
     folder = tmp_path_factory.mktemp("promotion")
     shutil.copy(migrated_store, folder / "mlflow.db")
-    step("-m", "model=linear,mlp", "seed=0,1,2", "trainer.epochs=2", "trainer.batch_size=128", name="main", folder=folder)
+    few = ["trainer.epochs=2", "trainer.batch_size=128"]
+    step("-m", "model=linear,mlp", "seed=0,1,2", *few, name="main", folder=folder)
     return folder
 
 

@@ -18,11 +18,13 @@ FOREIGN = ("MLFLOW_", "KERAS_", "HYDRA_", "FASHION_MNIST_PARENT")
 
 
 def official_folder() -> Path:
-    """The folder with the four official files, from `$FASHION_MNIST_DIR`; without it, ends the program."""
-    folder = os.environ.get("FASHION_MNIST_DIR")
-    if not folder:
-        sys.exit("error: FASHION_MNIST_DIR is not set; let it name the folder with the four official .gz files.")
-    return Path(folder).expanduser().resolve()
+    """The folder with the four official files, `$FASHION_MNIST_DIR` or Keras's cache; without, ends the program."""
+    cache = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras", "datasets/fashion-mnist")
+    folder = Path(os.environ.get("FASHION_MNIST_DIR") or cache).expanduser().resolve()
+    if len(list(folder.glob("*-ubyte.gz"))) < 4:
+        way = "`python -m fashion_mnist.fetch` downloads them, or let FASHION_MNIST_DIR name their folder"
+        sys.exit(f"error: {folder} does not hold the four official .gz files; {way}.")
+    return folder
 
 
 def environment(**settings: str) -> dict[str, str]:

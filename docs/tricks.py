@@ -7,6 +7,7 @@ came out in `docs/tricks/`, from which `docs/results.py` makes the table of docs
 """
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,7 +105,7 @@ def rows(comparison: dict, beside: str) -> list[list[str]]:
             trick, seconds = TRICKS[found["name"]], groups[found["name"]]["costs"]["training_seconds"]
             value, low, high = (f"{100 * each:+z.2f}" for each in (found["difference"], *found["interval"]))
             gain = f"**{value}**" if found["shown"] else value
-            cells = [f"{trick.title}: {trick.why}", f"`{trick.change}`", gain, f"{low} to {high}"]
+            cells = [f"{trick.title}: {trick.why}", f"`{shlex.join(trick.change.split())}`", gain, f"{low} to {high}"]
             told.append([*cells, f"{seconds - base:+z.0f}", f"{seconds / base:.2f}"])
     return told
 

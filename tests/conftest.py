@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
+from common import official_folder
 from tracking_server import serve
 
 from fashion_mnist.cli import compose
@@ -49,12 +50,17 @@ os.environ.update(orders())  # for tests that import TensorFlow themselves: all 
 
 
 def real_data() -> bool:
-    """Whether the four official files are at hand."""
-    folder = Path(os.environ.get("FASHION_MNIST_DIR", "/nowhere"))
-    return len(list(folder.glob("*-ubyte.gz"))) == 4
+    """Whether the four official files are at hand; from then on, `$FASHION_MNIST_DIR` is their folder."""
+    try:
+        os.environ["FASHION_MNIST_DIR"] = str(official_folder())
+    except SystemExit:
+        return False
+    return True
 
 
-needs_real_data = pytest.mark.skipif(not real_data(), reason="FASHION_MNIST_DIR does not hold the four official files")
+needs_real_data = pytest.mark.skipif(
+    not real_data(), reason="the four official files are neither in $FASHION_MNIST_DIR nor in Keras's cache"
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

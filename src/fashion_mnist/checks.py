@@ -205,7 +205,8 @@ def unknown_key(key: str, primary: str = "config") -> str:
         return f"{key} takes the name of one of its options; --help lists them."
     if key in known:
         group, _, name = key.partition(".")
-        return f"the chosen option of {group} has no key '{name}'; it belongs to {group}={' | '.join(known[key])}."
+        of_others = f"it belongs to {group}={' | '.join(known[key])}"
+        return f"the chosen option of {group} has no key '{name}'; {of_others}. Where a preset sets it, add '~{key}'."
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f" did you mean {near[0]}?" if near else ""
     return f"there is no key '{key}';{hint} --help lists all keys."

@@ -34,6 +34,7 @@ from fashion_mnist.passwords import refuse_variables, tidy_environment, without_
 from fashion_mnist.trials.space import check_range, check_search, ends_of, search_of, with_params
 
 FLAGS = get_args_parser()._option_string_actions  # Hydra's own, such as "--cfg" and "-c"
+OmegaConf.register_new_resolver("equal", lambda one, other: one == other, replace=True)  # for conf/
 SWITCHES = {"--check-only": "check_only", "--checkout": "checkout"}  # which need no value
 
 

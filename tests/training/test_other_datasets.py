@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, assert_one_sentence, run_here
 
+from fashion_mnist.cli import compose
 from fashion_mnist.config import Config
 from fashion_mnist.data.dataset import Split
 from fashion_mnist.errors import UserError
@@ -76,8 +77,8 @@ def test_mirroring_follows_the_dataset(tiny: Compose) -> None:
     other = tiny("model=cnn_augmented", "data.mirrorable=false").augment
     assert (other.flip, other.test_time_flip) == (False, False)
     assert tiny("model=cnn_augmented", "data.mirrorable=false", "augment.flip=true").augment.flip
-    assert tiny("data=tfds", "augment=mirrored").augment.flip
-    assert not tiny("data=tfds", "data.dataset=emnist/letters", "augment=mirrored").augment.flip
+    assert compose(["data=tfds", "augment=mirrored"]).augment.flip
+    assert not compose(["data=tfds", "data.dataset=emnist/letters", "augment=mirrored"]).augment.flip
 
 
 def test_balanced_weights_are_those_of_scikit_learn() -> None:

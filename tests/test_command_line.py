@@ -108,7 +108,10 @@ REFUSED = [
     (["+model=cnn"], ["model is chosen already"]),
     (["+experiment.seed=3"], ["experiment takes the name of one of its options"]),
     (["experiment=quik"], ["quick"]),
-    (["experiment=ladder_91", "optimizer=adam"], ["ladder_91.yaml", "'weight_decay'", "add '~optimizer.weight_decay'"]),
+    (
+        ["experiment=ladder_91", "optimizer=adam"],
+        ["ladder_91.yaml", "'weight_decay'", "'~optimizer.weight_decay' takes it away"],
+    ),
     (["trainer.epochs=many"], ["trainer.epochs", "many", "Integer"]),
     (["trainer.epochs=2.5"], ["trainer.epochs"]),
     (["trainer.epochs=null"], ["trainer.epochs"]),

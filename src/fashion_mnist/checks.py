@@ -119,7 +119,8 @@ def check_training(config: Config, choices: dict[str, str]) -> None:
             if example and key not in example:
                 of_preset = example_of("experiment", choices.get("experiment")).get(group)
                 file = f"conf/experiment/{choices['experiment']}.yaml: " if key in (of_preset or ()) else ""
-                raise UserError(file + unknown_key(f"{group}.{key}"))
+                said = unknown_key(f"{group}.{key}").removesuffix(".")
+                raise UserError(f"{file}{said}" + (f"; '~{group}.{key}' takes it away." if file else "."))
             if key == "_target_" and value != example.get(key, value):
                 raise UserError(f"{group}._target_ cannot be set; a file in conf/{group} makes it an option.")
             expected = group if key in ("name", "_target_") else example.get(key, value)
@@ -205,8 +206,7 @@ def unknown_key(key: str, primary: str = "config") -> str:
         return f"{key} takes the name of one of its options; --help lists them."
     if key in known:
         group, _, name = key.partition(".")
-        of_others = f"it belongs to {group}={' | '.join(known[key])}"
-        return f"the chosen option of {group} has no key '{name}'; {of_others}. Where a preset sets it, add '~{key}'."
+        return f"the chosen option of {group} has no key '{name}'; it belongs to {group}={' | '.join(known[key])}."
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f" did you mean {near[0]}?" if near else ""
     return f"there is no key '{key}';{hint} --help lists all keys."

@@ -132,14 +132,24 @@ def members_of(model: keras.Model) -> list[keras.Model]:
     return [layer for layer in model.layers if isinstance(layer, keras.Model)]
 
 
-def undivided(answers: tf.Tensor, members: int) -> Any:
-    """The same answers with gradients as large as each member's own: the loss is the mean over all members."""
+def side_by_side(answers: Sequence[tf.Tensor]) -> Any:
+    """What several members answer in training, one after another, float32 (members * n, classes).
+
+    The gradients are as large as each member's own, though the loss is the mean over all members. It is taken from the
+    numbers before the softmax, which Keras keeps beside a single model's answers: a probability that was rounded to
+    nothing has no gradient.
+    """
 
     @tf.custom_gradient
-    def same(values: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        return tf.identity(values), lambda gradient: members * gradient
+    def undivided(values: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        return tf.identity(values), lambda gradient: len(answers) * gradient
 
-    return same(answers)
+    logits = [getattr(answer, "_keras_logits", None) for answer in answers]
+    if any(each is None for each in logits):  # of an architecture that ends in no softmax
+        return undivided(tf.concat(answers, axis=0))
+    together: Any = tf.nn.softmax(joined := undivided(tf.concat(logits, axis=0)))
+    together._keras_logits = joined
+    return together
 
 
 def probabilities(classes: int = CLASSES) -> keras.Layer:

@@ -64,3 +64,12 @@ def test_what_orders_the_arithmetic_is_recorded_and_what_we_set_ourselves_is_not
     assert lineage.environment() == before
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     assert "TF_ENABLE_ONEDNN_OPTS=0" in lineage.environment()
+
+
+def test_processors_of_one_name_are_told_apart_by_their_instructions(tmp_path: Path) -> None:
+    file = tmp_path / "cpuinfo"
+    for flags, told in (("avx2 avx512f avx512_bf16", "avx512_bf16"), ("avx avx2", "avx2")):
+        file.write_text(f"model name\t: AMD EPYC\nflags\t\t: fpu {flags}\n")
+        assert lineage.processor(file) == f"AMD EPYC ({told})"
+    file.write_text("model name\t: Neoverse\n")
+    assert lineage.processor(file) == "Neoverse"

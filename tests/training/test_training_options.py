@@ -8,13 +8,14 @@ import keras
 import mlflow
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import ROOT, assert_one_sentence, run_step
 
 from fashion_mnist.cli import compose
 from fashion_mnist.comparison.reading import curves_of
 from fashion_mnist.config import Config
 from fashion_mnist.data.dataset import read_dataset
-from fashion_mnist.models import members_of
+from fashion_mnist.models import members_of, side_by_side
 from fashion_mnist.train import train
 from fashion_mnist.training import saving
 from fashion_mnist.training.build import build, loss_of, optimizer_of
@@ -196,6 +197,22 @@ def test_members_learn_each_by_itself_and_answer_together(variant: str, tiny: Co
     answers = [np.asarray(model(images)) for model in (first, second, together)]
     assert np.abs(answers[0] - answers[1]).max() > 0.01
     np.testing.assert_allclose((answers[0] + answers[1]) / 2, answers[2], atol=1e-6)
+
+
+def test_a_member_learns_from_an_image_that_it_is_sure_of_and_gets_wrong() -> None:
+    logits = tf.constant([[300.0, 0.0], [0.0, 1.0]])
+
+    def gradient(members: int) -> np.ndarray:
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            answers = [keras.activations.softmax(logits) for _ in range(members)]
+            together = side_by_side(answers) if members > 1 else answers[0]
+            losses = keras.losses.sparse_categorical_crossentropy(tf.constant([1, 0] * members), together)
+            loss = tf.reduce_mean(losses)
+        return np.asarray(tape.gradient(loss, logits))
+
+    assert np.abs(gradient(1)).max() == 0.5
+    np.testing.assert_allclose(gradient(2), 2 * gradient(1))  # two members with the same numbers
 
 
 def test_a_model_that_looks_twice_does_not_care_which_way_things_point(tiny: Compose, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from fashion_mnist.config import ROOT, Config
 from fashion_mnist.data.dataset import Card
 from fashion_mnist.errors import UserError, say
 from fashion_mnist.files import FOLDER
-from fashion_mnist.startup import cpuinfo, orders
+from fashion_mnist.startup import CPUINFO, cpuinfo, orders
 from fashion_mnist.tracking.store import PARENT
 
 PACKAGE = Path(__file__).parents[1]
@@ -51,6 +51,7 @@ ORDERS = re.compile(
     "TF_(ENABLE|DISABLE|USE(?!_LEGACY)|DETERMINISTIC|CUDNN|CUBLAS|XLA|NUM_INTRAOP|OVERRIDE)|XLA_FLAGS|ONEDNN_|DNNL_|"
     "CUDNN_|CUBLAS_|NVIDIA_TF32|KERAS_MAX"
 )
+INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx_vnni", "avx2")  # of x86, best first
 # For git: what keeps a person's own settings out of a patch and a worktree.
 NEUTRAL = f"-c core.hooksPath={os.devnull} -c core.attributesFile={os.devnull} -c core.safecrlf=false"
 say_once = functools.cache(say)
@@ -173,7 +174,7 @@ def without_git_variables() -> dict[str, str]:
 
 
 def device() -> str:
-    """The machine that does the arithmetic: `2 x NVIDIA H200`, or `AMD EPYC, 2 cores`."""
+    """The machine that does the arithmetic: `2 x NVIDIA H200`, or `AMD EPYC (avx2), 2 cores`."""
     import tensorflow as tf
 
     if gpus := tf.config.list_physical_devices("GPU"):
@@ -182,6 +183,10 @@ def device() -> str:
     return f"{processor()}, {cores} cores"
 
 
-def processor() -> str:
-    named = re.search(r"^model name\s*:(.*)", cpuinfo(), re.MULTILINE)
-    return named[1].strip() if named else platform.processor() or platform.machine()
+def processor(file: Path = CPUINFO) -> str:
+    """The processor's name, with the instructions by which kernels are chosen: in a cloud, many have one name."""
+    known = cpuinfo(file)
+    named = re.search(r"^model name\s*:(.*)", known, re.MULTILINE)
+    name = named[1].strip() if named else platform.processor() or platform.machine()
+    best = next((each for each in INSTRUCTIONS if re.search(rf"\b{each}\b", known)), None)
+    return f"{name} ({best})" if best else name

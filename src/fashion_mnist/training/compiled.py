@@ -20,7 +20,7 @@ import tensorflow as tf
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
 from fashion_mnist.data.dataset import Split, images_at_once
-from fashion_mnist.models import members_of, undivided
+from fashion_mnist.models import members_of, side_by_side
 from fashion_mnist.training.normalization import fused
 
 BLOCK_SECONDS = 0.4  # progress moves about twice a second
@@ -95,7 +95,7 @@ class CompiledModel(keras.Model):
         if not training:
             return super().call(inputs, training, mask)
         answers = [member(inputs, training=True) for member in self.members()]
-        return undivided(tf.concat(answers, axis=0), len(answers)) if len(answers) > 1 else answers[0]
+        return side_by_side(answers) if len(answers) > 1 else answers[0]
 
     def batches(self) -> tf.data.Dataset:
         """What `fit` is to be given: an element for each step of an epoch, with the numbers of the step's images.

@@ -52,7 +52,7 @@ def test_flags_of_hydra_stay_as_they_are(arguments: list[str]) -> None:
 
 
 def test_a_parameter_called_run_is_not_the_flag_of_hydra() -> None:
-    assert as_overrides(["--run", "0123abc"]) == ["run=0123abc"]
+    assert as_overrides(["--run", "0123abc"]) == as_overrides(["--run=0123abc"]) == ["run=0123abc"]
 
 
 def test_negative_numbers_are_values() -> None:

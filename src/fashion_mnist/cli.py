@@ -27,7 +27,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from fashion_mnist.checks import checked, cluster_of, unknown_key
 from fashion_mnist.config import CONF
-from fashion_mnist.errors import UserError, make_streams_last
+from fashion_mnist.errors import UserError, make_streams_last, reason_of
 from fashion_mnist.files import home
 from fashion_mnist.help import help_text
 from fashion_mnist.passwords import refuse_variables, tidy_environment, without_password
@@ -179,7 +179,7 @@ def as_overrides(arguments: Iterable[str]) -> list[str]:
         follows_a_value = bool(rest) and not rest[0].startswith("-") and "=" not in rest[0]
         if name in SWITCHES and not equals and not follows_a_value:
             overrides.append(f"{SWITCHES[name]}=true")
-        elif not argument.startswith("--") or (name in FLAGS and not (name == "--run" and follows_a_value)):
+        elif not argument.startswith("--") or (name in FLAGS and not (name == "--run" and (follows_a_value or equals))):
             (flags if argument.startswith("-") else overrides).append(argument)
             if name in FLAGS and FLAGS[name].nargs is None and not equals and rest:  # one that has a value
                 flags.append(rest.pop(0))
@@ -284,4 +284,6 @@ def explain(error: BaseException, primary: str = "config") -> str | None:
         case Exception() if {"MlflowException", "RequestException"} & {kind.__name__ for kind in type(error).__mro__}:
             # Known by name: their import takes seconds.
             return f"MLflow refuses: {str(error).splitlines()[0].partition(' (Caused by')[0]}"
+        case Exception() if "SQLAlchemyError" in {kind.__name__ for kind in type(error).__mro__}:
+            return f"the database refuses, or does not answer: {reason_of(error)}"
     return None

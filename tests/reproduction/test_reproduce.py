@@ -127,6 +127,18 @@ def test_a_place_in_somebodys_home_is_found_by_the_runs_own_code(tiny: Compose) 
     assert f"data.file='{Path.home()}/mnist.npz'" in original.places(settings, ROOT)
 
 
+def test_the_runs_own_code_calculates_as_precisely_as_it_did(tiny: Compose) -> None:
+    settings = tiny("trainer.precision=bfloat16")  # which auto came to, on another machine
+    assert "trainer.precision=bfloat16" in original.places(settings, ROOT)
+
+
+def test_changes_of_an_earlier_attempt_are_no_part_of_a_run(trained: Run) -> None:
+    client().log_text(trained.info.run_id, "of the attempt that was interrupted", lineage.PATCH)
+    for dirty, patch in (("false", b""), ("true", b"of the attempt that was interrupted")):
+        client().set_tag(trained.info.run_id, "git_dirty", dirty)
+        assert original.patch_of(client(), client().get_run(trained.info.run_id)) == patch
+
+
 def test_what_data_auto_came_to_is_taken_again(trained: Run) -> None:
     typed = ["data=auto", "tracking.run_name=${model.name}-a", "seed=3"]
     client().log_text(trained.info.run_id, yaml.safe_dump(typed), "overrides.yaml")

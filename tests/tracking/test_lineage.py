@@ -23,6 +23,19 @@ def test_an_edit_of_what_a_result_passes_through_is_other_code(module: str, tmp_
     assert lineage.code_digest(package) != lineage.code_digest()
 
 
+def test_a_process_that_goes_on_after_an_edit_tells_the_code_that_it_began_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package = shutil.copytree(lineage.PACKAGE, tmp_path / "package")
+    monkeypatch.setattr(lineage.code_digest, "__defaults__", (package,))
+    lineage.code_here.cache_clear()
+    began = lineage.code_here()
+    (package / "train.py").write_text("# edited while a sweep is at work\n")
+    assert lineage.code_here() == began
+    assert lineage.code_digest() != began.digest
+    lineage.code_here.cache_clear()
+
+
 def test_compiled_code_and_the_rooms_above_are_not_part_of_it(tmp_path: Path) -> None:
     package = shutil.copytree(lineage.PACKAGE, tmp_path / "package")
     (package / "comparison/report.py").write_text("")

@@ -15,14 +15,15 @@ import requests
 from conftest import TINY, all_runs, assert_one_sentence, run_here
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import OperationalError
 
-from fashion_mnist.cli import as_overrides, compose
+from fashion_mnist.cli import as_overrides, compose, explain
 from fashion_mnist.config import Config, TrackingConfig
 from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import UserError
 from fashion_mnist.tracking import store
 from fashion_mnist.tracking.description import describe
-from fashion_mnist.tracking.outbox import Measured, send_metrics
+from fashion_mnist.tracking.outbox import Measured, Parcel, send_kept, send_metrics
 from fashion_mnist.tracking.sweep import open_sweep
 from fashion_mnist.train import train
 
@@ -258,6 +259,25 @@ def test_metrics_that_do_not_arrive_are_never_taken_for_sent(tiny: Compose, monk
     client = store.connect(tiny().tracking)
     with pytest.raises(MlflowException, match="not found"):
         send_metrics(client, "0" * 32, [Measured("loss", 0.5, 0, 0, False)])
+
+
+def test_what_an_interrupted_attempt_kept_does_not_undo_the_end_of_its_run(tiny: Compose) -> None:
+    client = store.connect(tiny().tracking)
+    run_id = client.create_run("0").info.run_id
+    interrupted = Parcel(tiny().tracking.uri, run_id, tags={"told": "late"}, status="KILLED", ended=1)
+    interrupted.keep()
+    client.set_terminated(run_id, "FINISHED")
+    ended = client.get_run(run_id).info.end_time
+    assert send_kept(client, interrupted.uri) == ([run_id], {})
+    run = client.get_run(run_id)
+    assert (run.info.status, run.info.end_time, run.data.tags["told"]) == ("FINISHED", ended, "late")
+
+
+def test_a_database_that_refuses_is_explained_in_a_sentence() -> None:
+    error = OperationalError("SELECT 1", {}, Exception("server closed the connection"))
+    assert (
+        explain(error) == "the database refuses, or does not answer: (builtins.Exception) server closed the connection"
+    )
 
 
 def test_runs_that_begin_at_once_add_what_they_share_together(tiny: Compose, empty_folder: Path) -> None:

@@ -61,7 +61,7 @@ def work(task: TaskFunction, config: DictConfig, place: Place, code: str) -> Job
     from hydra._internal.callbacks import Callbacks
 
     place.settle()
-    if lineage.code_digest() != code:
+    if lineage.code_here().digest != code:
         raise UserError(f"{platform.node()} has other code of the project than this machine; bring both to one commit.")
     version.setbase("1.3")  # as cli.py says to Hydra
     setup_globals()

@@ -153,9 +153,15 @@ def origins(client: "MlflowClient", run: "Run", settings: Config, card: Card) ->
     for key, name in lineage.ORIGIN.items():
         shown = 12 if key == "git_commit" else None  # characters
         rows.append(Origin(name, there.get(key, "unknown")[:shown], here[key][:shown]))
-    kept = b"" if there.get("git_dirty") == "false" else artifact(client, run, lineage.PATCH)
-    rows.insert(1, Origin("uncommitted changes", changes_of(kept), changes_of(lineage.uncommitted())))
+    rows.insert(
+        1, Origin("uncommitted changes", changes_of(patch_of(client, run)), changes_of(lineage.code_here().patch))
+    )
     return rows
+
+
+def patch_of(client: "MlflowClient", run: "Run") -> bytes | None:
+    """The uncommitted changes that a run was made with; one that went on after a commit has kept older ones, too."""
+    return b"" if run.data.tags.get("git_dirty") == "false" else artifact(client, run, lineage.PATCH)
 
 
 def changes_of(patch: bytes | None) -> str:
@@ -167,7 +173,7 @@ def changes_of(patch: bytes | None) -> str:
 
 def with_own_code(client: "MlflowClient", run: "Run", settings: Config) -> str:
     """Trains with the run's commit and uncommitted changes, in a folder of git's that is removed afterwards."""
-    commit, patch = run.data.tags.get("git_commit", "unknown"), artifact(client, run, lineage.PATCH)
+    commit, patch = run.data.tags.get("git_commit", "unknown"), patch_of(client, run)
     if commit == "unknown" or (run.data.tags.get("git_dirty") == "true" and patch is None):
         raise UserError(f"run {run.info.run_id} was made of what no commit holds, and has not kept it.")
     module = "fashion_mnist" if "test_accuracy" in run.data.metrics else "fashion_mnist.train"
@@ -208,7 +214,10 @@ def places(settings: Config, tree: Path) -> list[str]:
         there[f"data.{own}"] = str(Path(place).expanduser().absolute())
     overrides = [f"{key}={QuotedString(place, Quote.single).with_quotes()}" for key, place in there.items()]
     overrides.append("hydra.mode=RUN")
-    if "resume:" in (tree / "conf/trainer/default.yaml").read_text(encoding="utf-8"):
+    keys = (tree / "conf/trainer/default.yaml").read_text(encoding="utf-8")
+    if "precision:" in keys:  # what auto came to, which may be another on this machine
+        overrides.append(f"trainer.precision={settings.trainer.precision}")
+    if "resume:" in keys:
         overrides.append("trainer.resume=never")  # the run is a new one, and an interrupted one is not it
     return overrides
 

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from fashion_mnist.config import ROOT, Config
 from fashion_mnist.data.dataset import Card
@@ -57,17 +58,32 @@ NEUTRAL = f"-c core.hooksPath={os.devnull} -c core.attributesFile={os.devnull} -
 say_once = functools.cache(say)
 
 
+class Code(NamedTuple):
+    """The code that a process works with."""
+
+    digest: str
+    commit: str
+    patch: bytes | None  # how it differs from the commit
+
+
+@functools.cache
+def code_here() -> Code:
+    """The code of this process, which stays the same though the files may be edited while a sweep is at work."""
+    return Code(code_digest(), commit(), uncommitted())
+
+
 def tags(config: Config, card: Card) -> dict[str, str]:
     """The tags by which a run is found again, and made again. Imports TensorFlow."""
+    here = code_here()
     return {
         "variant": config.variant,
         "seed": str(config.seed),
         "dataset": card.name,
         **decisive_tags(config, card),
         "lock_digest": file_digest(ROOT / "uv.lock", as_text=True),
-        "git_commit": commit(),
+        "git_commit": here.commit,
         # Only what determines the result: results themselves, such as metrics/, change while a pipeline runs.
-        "git_dirty": "unknown" if (patch := uncommitted()) is None else str(bool(patch)).lower(),
+        "git_dirty": "unknown" if here.patch is None else str(bool(here.patch)).lower(),
         "python": platform.python_version(),
         "device": device(),
     }
@@ -76,7 +92,7 @@ def tags(config: Config, card: Card) -> dict[str, str]:
 def decisive_tags(config: Config, card: Card) -> dict[str, str]:
     """The tags of `DECISIVE`, for what is configured here."""
     return {
-        "code_digest": code_digest(),
+        "code_digest": code_here().digest,
         "config_digest": config_digest(config),
         "dataset_digest": card.digest,
         "tensorflow": version("tensorflow"),
@@ -110,7 +126,12 @@ def code_digest(package: Path = PACKAGE) -> str:
 
 def origin() -> dict[str, str]:
     """What must be the same for a training to end in the same bytes after an interruption as without one."""
-    here = {"code": code_digest(), "TensorFlow": version("tensorflow"), "Keras": version("keras"), "device": device()}
+    here = {
+        "code": code_here().digest,
+        "TensorFlow": version("tensorflow"),
+        "Keras": version("keras"),
+        "device": device(),
+    }
     return here | {"environment": environment()}
 
 

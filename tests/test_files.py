@@ -26,6 +26,22 @@ def write_half(file: Path) -> None:
         raise OSError("no space left")
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("Ankle boot", "Ankle boot"),
+        ("a" * 18, "a" * 18),
+        ("a" * 19, "a" * 17 + "…"),
+        ("漢" * 9, "漢" * 9),
+        ("漢" * 10, "漢" * 8 + "…"),
+        ("漢字 and letters ever after", "漢字 and letters …"),
+    ],
+)
+def test_a_name_gets_the_same_room_whatever_its_letters(name: str, shown: str) -> None:
+    assert files.shorter(name) == shown
+    assert files.breadth(shown) <= files.LONGEST_NAME
+
+
 def test_what_fails_halfway_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "model.keras"
     file.write_text("before")

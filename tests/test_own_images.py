@@ -192,6 +192,14 @@ def test_a_model_is_not_judged_on_classes_that_it_has_not_learned(tiny_data: Pat
     assert run_here(*TRAINED, step="evaluate").returncode == 0
 
 
+@pytest.mark.usefixtures("model")
+def test_a_model_is_not_judged_on_images_that_it_may_have_learned() -> None:
+    again = run_here(*TRAINED, "data.drawing_seed=1", step="evaluate")
+    assert again.returncode == 1
+    assert "was trained on another division of pictures: images that it is to be tested on" in again.stderr
+    assert run_here(*TRAINED, "data.drawing_seed=1", "data.name=others", step="evaluate").returncode == 0
+
+
 @pytest.mark.parametrize(
     "card", [b"{", b"[]", b'{"name": "x"}', b'{"name":"x","source":"","license":"","class_names":[],"files":{}}',
              b'{"name":"x","source":"","license":"","class_names":["a"],"files":{"train_images.npy":{"shape":[1,99999,99999]}}}']

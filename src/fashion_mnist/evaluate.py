@@ -27,6 +27,7 @@ from fashion_mnist.tracking.run import find_run, ready
 if TYPE_CHECKING:
     import keras
 
+DIVIDED = ("fashion_mnist.images:", "tensorflow_datasets:")  # sources of which this project draws the test images
 NAMED = {"accuracy": "accuracy", "macro F1": "macro_f1", "loss": "loss"}  # in sentences
 MOST_ROWS = 20  # of classes in the terminal; the file has them all
 
@@ -48,12 +49,17 @@ def evaluate(config: Config) -> dict[str, float]:
 
 
 def refuse_other_classes(config: Config, card: Card) -> None:
-    """Refuses to judge a model on images or classes that it has not learned."""
+    """Refuses to judge a model on images or classes that it has not learned, or on images that it may know by heart."""
     learned, asked = card_in(config.model_file), None if card.of_garments else card
     if (learned and (learned.class_names, learned.image_shape)) != (asked and (asked.class_names, asked.image_shape)):
         about = learned.title if learned else "garments"
         raise UserError(
             f"{config.model_file} is a model of {about}, with other images or classes than {card.title} has."
+        )
+    if learned and learned.name == card.name and learned.files != card.files and card.source.startswith(DIVIDED):
+        raise UserError(
+            f"{config.model_file} was trained on another division of {card.title}: images that it is to be tested on "
+            "may be among those that it has learned; train it again."
         )
 
 

@@ -13,9 +13,11 @@ import os
 import platform
 import shutil
 import tempfile
+import unicodedata
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,7 @@ from fashion_mnist.errors import UserError, say
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LONGEST_NAME = 18  # letters of a class in a picture
+LONGEST_NAME = 18  # of a class in a picture, in letters
 FOLDER = Path("checkpoints")  # outside what DVC deletes before it runs a stage
 
 
@@ -62,7 +64,14 @@ def is_alive(process: str) -> bool:
 
 def shorter(name: str) -> str:
     """The name of a class as there is room for it in a picture."""
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    if breadth(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: sum(width < LONGEST_NAME for width in accumulate(map(breadth, name)))]}…"
+
+
+def breadth(text: str) -> int:
+    """The letters of a text, with two for each one of Chinese, Japanese or Korean: so wide they are."""
+    return sum(2 if unicodedata.east_asian_width(letter) in ("W", "F") else 1 for letter in text)
 
 
 @contextlib.contextmanager

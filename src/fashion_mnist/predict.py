@@ -40,7 +40,7 @@ from fashion_mnist.config import BUILT, TRIED, Config, TrackingConfig
 from fashion_mnist.data.dataset import CLASS_NAMES, Card, card_in, images_at_once
 from fashion_mnist.data.decode import no_bombs, read
 from fashion_mnist.errors import UserError, progress, say, terminal
-from fashion_mnist.files import write_figure
+from fashion_mnist.files import breadth, shorter, write_figure
 from fashion_mnist.help import docstring_of
 from fashion_mnist.startup import import_tensorflow
 from fashion_mnist.tracking import store
@@ -113,8 +113,8 @@ def answer(request: Request) -> bool:
     if request.picture:
         from fashion_mnist.evaluation import plots
 
-        best = [f"{class_names[row.argmax()]} {row.max():.0%}" for row in probabilities]
-        titles = [f"{textwrap.fill(file.name, 17)}\n{told}" for file, told in zip(readable, best, strict=True)]
+        best = [f"{shorter(class_names[row.argmax()])} {row.max():.0%}" for row in probabilities]
+        titles = [f"{in_lines(file.name)}\n{told}" for file, told in zip(readable, best, strict=True)]
         write_figure(plots.sheet(images, titles), request.picture)
     return len(readable) == len(files)
 
@@ -154,6 +154,11 @@ def read_all(files: Sequence[Path], card: Card | None) -> tuple[list[Path], np.n
         except UserError as error:
             say(f"skipped: {error}")
     return readable, np.array(images)
+
+
+def in_lines(name: str) -> str:
+    """The name of a file in lines that are no wider than its picture, also where its letters are wide."""
+    return textwrap.fill(name, 17 * len(name) // breadth(name))
 
 
 def load(file: Path) -> Model:

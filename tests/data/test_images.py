@@ -18,7 +18,7 @@ from PIL import Image
 from fashion_mnist.config import DataConfig
 from fashion_mnist.data import images
 from fashion_mnist.data.dataset import Dataset, card_in, set_aside
-from fashion_mnist.data.decode import as_bytes, read
+from fashion_mnist.data.decode import Look, as_bytes, look, no_bombs, read
 from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import UserError
 from fashion_mnist.files import prefix
@@ -206,6 +206,19 @@ def bomb(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
+def test_photographs_of_today_are_read_and_what_says_to_be_larger_is_not(tmp_path: Path) -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    sides = [10_400, 1 << 14, (1 << 14) + 1]  # of 108, 268 and a little more than 268 million pixels
+    files = [tmp_path / f"{side}.png" for side in sides]
+    for file, side in zip(files, sides, strict=True):
+        file.write_bytes(bomb(side))
+    with no_bombs():
+        *looks, error = images.for_each(images.unless_damaged(look), files, "looking")
+    assert looks == [Look(side, grey=True) for side in sides[:2]]
+    assert "far more pixels than any photograph" in str(error)
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
 def test_a_library_that_fails_in_its_own_way_is_a_damaged_picture(
     cats_and_dogs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,6 +337,62 @@ def test_parts_are_not_taken_for_classes(draw: Draw, tmp_path: Path) -> None:
     assert "holds val/ beside train/ and test/" in refusal(folder)
     (folder / "val").rename(tmp_path / "val")
     assert "must hold the same classes, and 'bird' is in one of them" in refusal(folder)
+
+
+@pytest.mark.parametrize(("train", "test"), [("Train", "Test"), ("TRAIN", "test")])
+def test_parts_are_known_whatever_the_case_of_their_letters(train: str, test: str, draw: Draw, tmp_path: Path) -> None:
+    for name in ("cat/1.png", "cat/2.png", "dog/1.png"):
+        draw(f"{train}/{name}")
+    for kind in ("cat", "dog"):
+        draw(f"{test}/{kind}/3.png")
+    dataset = prepared(tmp_path / "pictures", validation=0)
+    assert dataset.card.class_names == ("cat", "dog")
+    assert (len(dataset.training.labels), len(dataset.test.labels)) == (3, 2)
+
+
+def test_a_part_that_is_there_twice_is_refused(draw: Draw, tmp_path: Path) -> None:
+    for part in ("TRAIN", "train", "test"):
+        for kind in ("cat", "dog"):
+            draw(f"{part}/{kind}/1.png")
+    assert "holds TRAIN/ beside train/ and test/" in refusal(tmp_path / "pictures")
+
+
+@pytest.mark.parametrize("names", [("Train", "Validation"), ("training", "testing"), ("TEST", "Dev", "Valid")])
+def test_other_names_of_parts_are_not_learned_as_classes(names: tuple[str, ...], draw: Draw, tmp_path: Path) -> None:
+    for name in names:
+        for number in range(5):
+            draw(f"{name}/{number}.png")
+    assert f"holds {', '.join(sorted(names))}: call the parts train and test" in refusal(tmp_path / "pictures")
+
+
+def test_a_class_among_others_may_have_the_name_of_a_part(cats_and_dogs: Path, draw: Draw) -> None:
+    for number in range(10):
+        draw(f"Test/{number}.png")
+    assert prepared(cats_and_dogs).card.class_names == ("Test", "cat", "dog")
+
+
+@pytest.mark.parametrize("link", ["bird", "dog/more", "dog/link.png"])
+def test_a_picture_that_links_put_into_two_classes_is_refused(link: str, cats_and_dogs: Path, draw: Draw) -> None:
+    elsewhere = draw("../elsewhere/x/1.png").parents[1]
+    (cats_and_dogs / "cat/others").symlink_to(elsewhere)
+    (cats_and_dogs / link).symlink_to(elsewhere / "x/1.png" if link.endswith("png") else elsewhere / "x")
+    told = refusal(cats_and_dogs)
+    assert f"{cats_and_dogs}/cat/others/x/1.png" in told
+    assert f"{cats_and_dogs / link}" in told
+    assert "are one picture, by a link" in told
+
+
+def test_a_picture_that_a_link_puts_into_training_and_test_is_refused(draw: Draw, tmp_path: Path) -> None:
+    for kind in ("cat", "dog"):
+        draw(f"train/{kind}/1.png")
+        (tmp_path / f"pictures/test/{kind}").mkdir(parents=True)
+        (tmp_path / f"pictures/test/{kind}/2.png").symlink_to(tmp_path / f"pictures/train/{kind}/1.png")
+    assert re.search("train/cat/1.png and .*test/cat/2.png are one picture", refusal(tmp_path / "pictures"))
+
+
+def test_a_link_may_repeat_a_picture_within_its_class(cats_and_dogs: Path) -> None:
+    (cats_and_dogs / "cat/again.png").symlink_to("1.png")
+    assert len(images.find(DataConfig("images", 0, dir=str(cats_and_dogs))).files) == 21
 
 
 def test_images_that_are_all_but_black_are_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import needs_real_data
+from matplotlib.text import Text
 
 from fashion_mnist.config import DataConfig
-from fashion_mnist.data.dataset import CARD, CLASS_NAMES, PARTS, SAMPLES, intact_card, load_part, read_card
+from fashion_mnist.data.dataset import CARD, CLASS_NAMES, PARTS, SAMPLES, Split, intact_card, load_part, read_card
 from fashion_mnist.data.official import DIGEST, OFFICIAL
-from fashion_mnist.data.prepare import prepare, replace_folder
+from fashion_mnist.data.prepare import prepare, replace_folder, samples
 from fashion_mnist.errors import SourceUnavailableError, UserError
 
 SYNTHETIC = DataConfig(source="synthetic", validation=100, train_images=300, test_images=60)
@@ -105,6 +107,21 @@ def test_the_card_holds_the_digest_of_each_file(prepared: Path) -> None:
     assert {name: entry["sha256"] for name, entry in read_card(prepared).files.items()} == {
         f"{part}.npy": found[f"{part}.npy"] for part in PARTS
     }
+
+
+@pytest.mark.parametrize(("classes", "blocks"), [(3, 1), (75, 4)])
+def test_the_samples_show_the_whole_names_of_all_classes(classes: int, blocks: int) -> None:
+    names = [f"{label} {letter * 15}" for label, letter in zip(range(classes), "Wi漢" * 25, strict=False)]
+    labels = np.repeat(np.arange(classes), [20_000, *[6] * (classes - 1)])
+    images = np.broadcast_to(np.zeros((28, 28), np.uint8), (len(labels), 28, 28))
+    figure = samples(Split(images, labels), names, "pictures")
+    assert len(figure.axes) == blocks  # one for each image would take seconds to draw
+    with warnings.catch_warnings(action="ignore"):  # letters that the font lacks
+        figure.draw_without_rendering()
+        places = [text.get_window_extent() for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    assert len(places) == classes + 1  # and the title
+    assert min(place.x0 for place in places) >= 0
+    assert max(place.x1 for place in places) <= figure.bbox.x1
 
 
 def test_drawn_garments_are_never_called_fashion_mnist(prepared: Path) -> None:

@@ -1,5 +1,7 @@
 """What a picture shows: read from the figure, before it becomes pixels."""
 
+import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
@@ -7,7 +9,7 @@ import numpy as np
 
 from fashion_mnist.data.dataset import CLASS_NAMES
 from fashion_mnist.evaluation import plots
-from fashion_mnist.files import write_figure
+from fashion_mnist.files import shorter, write_figure
 
 LABELS = (np.arange(200) % 10).astype(np.uint8)
 IMAGES = np.zeros((200, 28, 28), dtype=np.uint8)
@@ -34,6 +36,15 @@ def test_the_first_thirty_images_come_first_and_then_the_next_mistakes() -> None
 def test_a_model_with_fewer_mistakes_shows_those_that_it_makes() -> None:
     assert len(titles(wrong=[50, 60])) == 32
     assert {color for _, color in titles(wrong=[])} == {plots.RIGHT}
+
+
+def test_long_titles_do_not_run_into_their_neighbours() -> None:
+    names = ["Bernese mountain dog", "Cardigan Welsh corgi", "soft-coated wheaten terrier", "漢字" * 6] * 3
+    figure = plots.sheet(IMAGES, [f"{shorter(name)} 100%\n({shorter(name)})" for name in names[:10]])
+    with warnings.catch_warnings(action="ignore"):  # letters that the font lacks
+        figure.draw_without_rendering()
+        places = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert all(left.x1 < right.x0 for left, right in pairwise(places))
 
 
 def test_what_a_person_has_set_for_matplotlib_changes_no_picture(tmp_path: Path) -> None:

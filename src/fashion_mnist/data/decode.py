@@ -15,6 +15,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fashion_mnist.errors import UserError
 
+MOST_PIXELS = 1 << 28  # of a photograph; telephones take 200 million
+
 
 class Look(NamedTuple):
     """What the head of a file says of its picture."""
@@ -23,9 +25,19 @@ class Look(NamedTuple):
     grey: bool
 
 
-def no_bombs() -> warnings.catch_warnings:
-    """Within, what Pillow warns of is an error: a small file that says it has more pixels than any photograph."""
-    return warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning)
+@contextmanager
+def no_bombs() -> Iterator[None]:
+    """Within, for all threads, a small file that says it has more pixels than any photograph is an error.
+
+    Pillow itself warns of a third of so many already, and goes on.
+    """
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+    try:
+        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 They are read in the order of their names, numbers by their value, whatever their class.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -27,7 +28,7 @@ from fashion_mnist.files import complete
 LARGEST_SIDE = 64  # pixels, unless data.side asks for more
 MOST_NAMED = 100  # damaged files in one sentence
 TRAIN, TEST = "train", "test"
-OTHER_PARTS = {"val", "valid", "validation", "dev"}
+OTHER_PARTS = {"training", "testing", "val", "valid", "validation", "dev"}
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,11 +55,12 @@ def find(config: DataConfig) -> Folder:
         raise UserError(f"there is no folder {place}; data.dir=FOLDER names one that holds a folder for each class.")
     below = subfolders(place)
     parts = [place]
-    if {TRAIN, TEST} <= below.keys():
-        parts = [below[TRAIN], below[TEST]]
-        if more := sorted(below.keys() - {TRAIN, TEST}):
+    called = {name.lower(): folder for name, folder in below.items()}  # also Train and TEST, as some archives have them
+    if {TRAIN, TEST} <= called.keys():
+        parts = [called[TRAIN], called[TEST]]
+        if more := sorted(name for name, folder in below.items() if folder not in parts):
             raise UserError(f"{place} holds {more[0]}/ beside train/ and test/: move its pictures into one of them.")
-    elif below and below.keys() <= {TRAIN, TEST} | OTHER_PARTS:
+    elif called and called.keys() <= {TRAIN, TEST} | OTHER_PARTS:
         raise UserError(
             f"{place} holds {', '.join(sorted(below))}: call the parts train and test, with classes in both."
         )
@@ -74,6 +76,7 @@ def find(config: DataConfig) -> Folder:
         for name, file in by_class[each]
     ]
     entries.sort(key=lambda entry: entry[:3])
+    refuse_links_across((file, (part, label)) for part, _, label, file in entries)
     labels = np.array([label for *_, label, _ in entries], np.uint8 if len(class_names) <= 256 else np.uint16)
     of_test = np.array([part == 1 for part, *_ in entries]) if len(parts) == 2 else None
     return Folder(place, class_names, [file for *_, file in entries], labels, of_test)
@@ -102,6 +105,20 @@ def refuse_links_back(place: Path, folders: Iterable[Path]) -> None:
         target = Path(os.path.realpath(link))
         if target.is_relative_to(around) or around.is_relative_to(target):
             raise UserError(f"{link} is a link to a folder of the same dataset, or around it; remove it.")
+
+
+def refuse_links_across(placed: Iterable[tuple[Path, tuple[int, int]]]) -> None:
+    """Refuses links that put one picture into two classes, or into train/ and test/; with each file come the two."""
+    real_folder = functools.cache(os.path.realpath)  # most files are no links themselves, and so are quickly told apart
+    seen: dict[str, tuple[Path, tuple[int, int]]] = {}
+    for file, where in placed:
+        real = os.path.realpath(file) if file.is_symlink() else f"{real_folder(file.parent)}/{file.name}"
+        first, before = seen.setdefault(real, (file, where))
+        if before != where:
+            raise UserError(
+                f"{first} and {file} are one picture, by a link: it cannot be in two classes, or in train/ and test/ "
+                "at once; remove one of them."
+            )
 
 
 def pictures_of(place: Path) -> dict[str, list[tuple[str, Path]]]:

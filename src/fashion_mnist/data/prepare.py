@@ -30,7 +30,7 @@ from fashion_mnist.data.dataset import (
 from fashion_mnist.data.official import DIGEST, HOME, LICENSE, official_arrays
 from fashion_mnist.data.synthetic import generate
 from fashion_mnist.errors import SourceUnavailableError, UserError, say, terminal
-from fashion_mnist.files import alone_in, plain_style, shorter, tidy, workplace, write_figure
+from fashion_mnist.files import alone_in, breadth, plain_style, shorter, tidy, workplace, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -260,19 +260,27 @@ def samples(split: Split, class_names: Sequence[str], title: str) -> "Figure":
     from matplotlib.figure import Figure  # which takes half a second
 
     counts, shown = np.bincount(split.labels, minlength=len(class_names)), min(len(class_names), MOST_SHOWN)
+    names = [shorter(name) for name in class_names[:shown]]
+    if np.ptp(counts) > 1:
+        names = [f"{name}\n{count:,}" for name, count in zip(names, counts, strict=False)]
     blocks = -(-shown // ROWS)  # side by side
     rows, columns = -(-shown // blocks), 12 if blocks == 1 else 5
-    figure = Figure(figsize=(blocks * (columns * 0.62 + 1.3), rows * 0.62 + 0.5), layout="constrained")
-    for block, part in enumerate(figure.subfigures(1, blocks, squeeze=False)[0] if blocks > 1 else [figure]):
-        grid = part.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": 0, "hspace": 0})
-        for axes in grid.flat:
-            axes.set_axis_off()
-        for label, row in zip(range(block * rows, min((block + 1) * rows, shown)), grid, strict=False):
-            for axes, index in zip(row, np.flatnonzero(split.labels == label)[:columns], strict=False):
-                axes.imshow(split.images[index], cmap="gray", vmin=0, vmax=255)
-            name = shorter(class_names[label]) + (f"\n{counts[label]:,}" if np.ptp(counts) > 1 else "")
-            style: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 9, "parse_math": False}
-            row[0].text(-0.15, 0.5, name, transform=row[0].transAxes, **style)
+    room = 0.3 + 0.08 * max(breadth(line) for name in names for line in name.splitlines())  # inches, about
+    # One pair of axes for all images of a block: one for each would take ten times as long to draw.
+    figure = Figure(figsize=(blocks * (columns * 0.62 + room), rows * 0.62 + 0.5))
+    figure.set_layout_engine("compressed", w_pad=0.1)  # which makes room for names that are wider after all
+    for first, axes in zip(range(0, shown, rows), figure.subplots(1, blocks, squeeze=False)[0], strict=True):
+        labels = range(first, min(first + rows, shown))
+        for row, label in enumerate(labels):
+            for column, index in enumerate(np.flatnonzero(split.labels == label)[:columns]):
+                image = split.images[index]
+                down, right = 0.47 * np.array(image.shape[:2]) / max(image.shape[:2])  # from its middle
+                extent = (column - right, column + right, row + down, row - down)
+                axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=extent)
+        axes.set_yticks(range(len(labels)), names[first : first + rows], fontsize=9, parse_math=False)
+        axes.tick_params(length=0, bottom=False, labelbottom=False)
+        axes.set_frame_on(False)
+        axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect="equal")
     of = "each class" if shown == len(class_names) else f"the first {shown} of {len(class_names):,} classes"
     figure.suptitle(f"{title}: the first {columns} training images of {of}", fontsize=11)
     return figure

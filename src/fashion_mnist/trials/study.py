@@ -21,7 +21,7 @@ import numpy as np
 from filelock import BaseFileLock
 
 from fashion_mnist.config import SearchConfig
-from fashion_mnist.errors import UserError, reason_of, say
+from fashion_mnist.errors import StorageAwayError, UserError, reason_of, say
 from fashion_mnist.files import is_alive, lock_of
 
 if TYPE_CHECKING:
@@ -228,6 +228,6 @@ def insist(call: Callable[..., Result], *arguments: Any, **settings: Any) -> Res
         except (StorageInternalError, InterfaceError, OperationalError) as error:
             reason = reason_of(error.__cause__ or error)
             if time.monotonic() > end:
-                raise UserError(f"the search's storage does not answer: {reason}") from error
+                raise StorageAwayError(f"the search's storage does not answer: {reason}") from error
             say(f"The search's storage does not answer ({reason}); trying again.")
             time.sleep(2)

@@ -41,7 +41,7 @@ class Study:
 
     def __init__(self, config: SearchConfig, name: str = "") -> None:
         self.config, self.name = config, name
-        self.made = {key: made(key, getattr(config, key), config.seed) for key in ("sampler", "pruner")}
+        self.made = {key: made(key, config) for key in ("sampler", "pruner")}
         self.storage = opened(config.storage, patiently=bool(name))  # which is there, where a study is known
 
     def begun(self) -> Self:
@@ -144,7 +144,7 @@ class Study:
         The sampler's seed follows from the trial's number; one that went on with its draws could not go on after an
         interruption, and one that began anew would repeat them.
         """
-        self.optuna.sampler = made("sampler", self.config.sampler, seed_of(self.config.seed, trial.number))
+        self.optuna.sampler = made("sampler", self.config, trial.number)
         asked = imported().trial.Trial(self.optuna, trial._trial_id)
         for key, distribution in space.items():
             asked._suggest(key, distribution)
@@ -182,14 +182,17 @@ def opened(address: str, patiently: bool) -> "optuna.storages.RDBStorage":
         raise UserError(f"hydra.sweeper.storage={address} cannot be used: {reason_of(error)}") from error
 
 
-def made(key: str, settings: dict[str, Any], seed: int) -> Any:
-    """A sampler or pruner of Optuna's, as `_target_` and its arguments say; a sampler gets the seed."""
+def made(key: str, config: SearchConfig, number: int = 0) -> Any:
+    """A sampler or pruner of Optuna's, as `_target_` and its arguments say; a sampler is made for a trial's number."""
     from hydra.utils import instantiate
 
     imported()
-    given = {"seed": seed} if key == "sampler" and "seed" not in settings else {}
+    settings: dict[str, Any] = getattr(config, key)
     try:
-        return instantiate({**settings, **given})
+        if key == "sampler":
+            own = settings.get("seed")
+            settings = {**settings, "seed": seed_of(config.seed if own is None else own, number)}
+        return instantiate(settings)
     except Exception as error:  # whatever a class makes of arguments that it does not know
         raise UserError(f"hydra.sweeper.{key} cannot be made: {reason_of(error.__cause__ or error)}") from error
 

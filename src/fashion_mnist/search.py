@@ -157,7 +157,7 @@ class Search:
 
     def give(self, workers: Cluster | Batches, running: "dict[int, FrozenTrial]") -> bool:
         """Gives trials that wait to workers that are free, adds them to those running, and says if there are any."""
-        while len(running) < workers.room(self.settings.jobs) and (trial := self.study.claim()):
+        while len(running) < workers.room(self.settings.jobs) and (trial := self.study.claim(running)):
             running[trial.number] = trial
             workers.start(self.job_of(trial), trial.number)
         return bool(running)

@@ -1,5 +1,7 @@
-"""The study of a search: what is proposed for a trial."""
+"""The study of a search: what is proposed for a trial, and who is at work at it."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,3 +43,18 @@ def test_a_samplers_own_seed_has_the_last_word_over_the_searchs(tmp_path: Path) 
     proposed = proposals(study_in(tmp_path, own_seed=0, seed=7))
     assert proposed == proposals(study_in(tmp_path, seed=0))
     assert proposed != proposals(study_in(tmp_path, seed=7))
+
+
+def test_a_process_that_was_silent_for_long_keeps_what_it_has_running_itself(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    running = {trial.number: trial for _ in range(TRIALS) if (trial := study.claim())}
+    assert len(running) == TRIALS
+    with closing(
+        sqlite3.connect(tmp_path / "search.db", isolation_level=None)
+    ) as database:  # as after a laptop has slept
+        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')")
+    assert study.claim(running) is None
+    assert {trial.state.name for trial in study.trials} == {"RUNNING"}
+    taken = study.claim()  # as another process does
+    assert taken is not None
+    assert taken.number == 0

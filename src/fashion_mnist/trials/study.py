@@ -11,7 +11,7 @@ import platform
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -73,12 +73,17 @@ class Study:
         for _ in range(self.config.trials - len(self.optuna.get_trials(deepcopy=False))):
             self.optuna.enqueue_trial({})
 
-    def claim(self) -> "FrozenTrial | None":
-        """Takes the first trial that waits, if any does; what a dead process was at waits again."""
+    def claim(self, running: Collection[int] = ()) -> "FrozenTrial | None":
+        """Takes the first trial that waits, if any does; what a dead process was at waits again.
+
+        Those that this process has `running`, by number, are not dead, even if it gave no sign of life for long: a
+        laptop may have slept.
+        """
         optuna = imported()
         with self.alone():  # else two processes could let go of the same trial
             for trial in self.trials:
-                if trial.state == optuna.trial.TrialState.RUNNING and self.is_dead(trial):
+                is_running = trial.state == optuna.trial.TrialState.RUNNING
+                if is_running and trial.number not in running and self.is_dead(trial):
                     self.release(trial)
             for trial in self.trials:
                 if trial.state == optuna.trial.TrialState.WAITING:

@@ -133,11 +133,12 @@ def check_all(arguments: list[str], primary: str, multirun: bool = False) -> Non
             # Hydra's own sweeper resolves globs of options, and nothing else.
             raise UserError(f"a sweep takes single values: -m {key}=VALUE,VALUE,... or -m '{key}=range(FROM,TO)'.")
     first = {key: values[0] for key, values in varied.items()}
+    plain = {key.lstrip("+"): value for key, value in first.items()}
     for job in [first, *({**first, key: value} for key, values in varied.items() for value in values[1:])]:
         try:
             compose([*fixed, *(f"{key}={value}" for key, value in job.items())], primary)
         except ValidationError as error:
-            if re.fullmatch(r"\d+\.0", first.get(str(error.full_key), "")):
+            if re.fullmatch(r"\d+\.0", plain.get(str(error.full_key), "")):
                 raise UserError(f"{error.full_key} takes whole numbers: int(interval(FROM,TO)).") from error
             raise
 

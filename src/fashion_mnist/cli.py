@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from fashion_mnist.checks import checked, cluster_of, unknown_key
+from fashion_mnist.checks import as_one_run, checked, cluster_of, unknown_key
 from fashion_mnist.config import CONF
 from fashion_mnist.errors import UserError, make_streams_last
 from fashion_mnist.files import home
@@ -48,6 +48,8 @@ def main(job: Callable[[Any], Any], primary: str = "config") -> None:
             return
         if primary != "config" and flags & {"-m", "--multirun"}:
             raise UserError("-m is for trainings; this step takes one value for each key.")
+        if step_of(job) in ("fetch", "evaluate") and not flags & {"-m", "--multirun"}:
+            sys.argv[1:] = arguments = as_one_run(arguments)  # whose preset may be a sweep, but of trainings
         if flags <= {"-m", "--multirun", "-r", "--run"}:  # others only print, or bring configurations of their own
             typed = [argument for argument in arguments if not argument.startswith("-")]
             check_all(typed, primary, multirun=bool(flags & {"-m", "--multirun"}))

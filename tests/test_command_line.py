@@ -257,6 +257,26 @@ def test_evaluation_without_a_model_says_how_to_train_one(empty_folder: Path) ->
     assert_one_sentence(process, "outputs/models/mlp_wide/model.keras", "python -m fashion_mnist.train data=synthetic")
 
 
+def test_a_preset_that_is_a_search_is_no_search_for_those_who_fetch_or_evaluate(empty_folder: Path) -> None:
+    preset = ["data=synthetic", "data.train_images=100", "data.test_images=10", "experiment=search_mlp"]
+    fetched = run_here(*preset, "data.validation=10", step="fetch")
+    assert fetched.returncode == 0, fetched.stderr
+    assert "100 train + 10 test images" in fetched.stdout
+    assert_one_sentence(run_here(*preset, step="evaluate"), "no model in outputs/models/mlp/model.keras")
+    assert {path.name for path in empty_folder.iterdir()} <= {
+        "mlflow.db",
+        "data",
+        "outputs",
+    }  # no checkpoints/search.db
+
+
+def test_several_datasets_are_fetched_where_that_is_asked_for(empty_folder: Path) -> None:
+    several = ["-m", "data=synthetic", "data.train_images=100", "data.test_images=10,20", "data.validation=10"]
+    fetched = run_here(*several, step="fetch")
+    assert fetched.returncode == 0, fetched.stderr
+    assert fetched.stdout.count("100 train + ") == 2
+
+
 NOT_TYPED = ("defaults", "_target_", "_recursive_", "hydra", "params", "trial")  # for files, and for Hydra itself
 
 

@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from fashion_mnist.checks import checked, cluster_of, unknown_key
+from fashion_mnist.checks import as_one_run, checked, cluster_of, unknown_key
 from fashion_mnist.config import CONF
 from fashion_mnist.errors import UserError, make_streams_last, reason_of
 from fashion_mnist.files import home
@@ -48,6 +48,8 @@ def main(job: Callable[[Any], Any], primary: str = "config") -> None:
             return
         if primary != "config" and flags & {"-m", "--multirun"}:
             raise UserError("-m is for trainings; this step takes one value for each key.")
+        if step_of(job) in ("fetch", "evaluate") and not flags & {"-m", "--multirun"}:
+            sys.argv[1:] = arguments = as_one_run(arguments)  # whose preset may be a sweep, but of trainings
         if flags <= {"-m", "--multirun", "-r", "--run"}:  # others only print, or bring configurations of their own
             typed = [argument for argument in arguments if not argument.startswith("-")]
             check_all(typed, primary, multirun=bool(flags & {"-m", "--multirun"}))
@@ -133,11 +135,12 @@ def check_all(arguments: list[str], primary: str, multirun: bool = False) -> Non
             # Hydra's own sweeper resolves globs of options, and nothing else.
             raise UserError(f"a sweep takes single values: -m {key}=VALUE,VALUE,... or -m '{key}=range(FROM,TO)'.")
     first = {key: values[0] for key, values in varied.items()}
+    plain = {key.lstrip("+"): value for key, value in first.items()}
     for job in [first, *({**first, key: value} for key, values in varied.items() for value in values[1:])]:
         try:
             compose([*fixed, *(f"{key}={value}" for key, value in job.items())], primary)
         except ValidationError as error:
-            if re.fullmatch(r"\d+\.0", first.get(str(error.full_key), "")):
+            if re.fullmatch(r"\d+\.0", plain.get(str(error.full_key), "")):
                 raise UserError(f"{error.full_key} takes whole numbers: int(interval(FROM,TO)).") from error
             raise
 

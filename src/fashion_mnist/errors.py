@@ -19,6 +19,10 @@ class SourceUnavailableError(UserError):
     """No source of the dataset could be reached; `data=auto` falls back on this error and on no other."""
 
 
+class StorageAwayError(UserError):
+    """A search's storage does not answer, which says nothing of the values that are tried."""
+
+
 class Pruned(Exception):  # noqa: N818
     """A trial of a search ended early, since it had no promise: nothing went wrong."""
 

@@ -11,6 +11,7 @@ settings. The same command goes on where it was interrupted. `python -m fashion_
 same.
 """
 
+import itertools
 import re
 import shlex
 import statistics
@@ -33,6 +34,7 @@ from fashion_mnist.checks import as_one_run, checked
 from fashion_mnist.cli import Task, main
 from fashion_mnist.cluster.jobs import Batches, Cluster, workers_of
 from fashion_mnist.config import TRIED, Config
+from fashion_mnist.data.prepare import prepare
 from fashion_mnist.errors import Pruned, UserError, reason_of, say, terminal
 from fashion_mnist.evaluate import add_evaluation, evaluate_model
 from fashion_mnist.startup import import_tensorflow
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from optuna.trial import FrozenTrial
 
-WHAT = "what"  # the search that a study is for: code, values and keys, and what proposes and prunes
+WHAT = "what"  # the search that a study is for: code, images, values and keys, and what proposes and prunes
 
 
 def job(config: Config) -> str:
@@ -121,11 +123,12 @@ class Search:
         study.name = self.settings.study or f"search-{digest}"
         if not self.config.skip_finished:
             study.name += f"-{time.time_ns()}"
-        what = f"{lineage.code_digest()} {self.fixed} {proposed}"
+        what = f"{lineage.code_digest()} {self.images()} {self.fixed} {proposed}"
         with study.alone():
             if study.begun().recall(WHAT, what) != what:
                 raise UserError(
-                    f"the study {study.name} is of another search; choose another name: hydra.sweeper.study=..."
+                    f"the study {study.name} is of another search, or of other images; "
+                    "choose another name: hydra.sweeper.study=..."
                 )
             if not self.sweep.resume(study.recall(PARENT)):
                 self.sweep.open(digest, self.config.skip_finished)  # if only its id was lost, the run is there
@@ -135,6 +138,16 @@ class Search:
             there = f"{finished} of {self.settings.trials} trials are there"
             say(f"The search goes on: {there}; skip_finished=false begins it anew.")
         return study
+
+    def images(self) -> list[str]:
+        """The digests of all datasets that trials may learn from: the same command may find others another day."""
+        choices = [
+            [f"{key}={value}" for value in getattr(distribution, "choices", ())]
+            for key, distribution in self.space.items()
+            if key.lstrip("+").startswith("data")
+        ]
+        configs = [self.config_of([*self.fixed, *chosen]) for chosen in itertools.product(*filter(None, choices))]
+        return [prepare(config.data, config.data_root).card.digest for config in configs]
 
     def make_trials(self) -> None:
         """Trains until no trial waits any more; whoever is free takes the next one."""
@@ -157,7 +170,7 @@ class Search:
 
     def give(self, workers: Cluster | Batches, running: "dict[int, FrozenTrial]") -> bool:
         """Gives trials that wait to workers that are free, adds them to those running, and says if there are any."""
-        while len(running) < workers.room(self.settings.jobs) and (trial := self.study.claim()):
+        while len(running) < workers.room(self.settings.jobs) and (trial := self.study.claim(running)):
             running[trial.number] = trial
             workers.start(self.job_of(trial), trial.number)
         return bool(running)
@@ -173,10 +186,8 @@ class Search:
     def job_of(self, trial: "FrozenTrial") -> list[str]:
         """The overrides of a trial, whose values are proposed here."""
         self.study.propose(trial, self.space)
-        values = self.values_of(self.study.trials[trial.number])
-        proposed = [f"{key}={value}" for key, value in values.items()]
         own = [f"hydra.sweeper.study={self.study.name}", f"hydra.sweeper.trial={trial.number}"]
-        return [*self.fixed, *proposed, *own, f"hydra.sweep.subdir={trial.number}"]
+        return [*self.overrides_of(self.study.trials[trial.number]), *own, f"hydra.sweep.subdir={trial.number}"]
 
     @property
     def folder(self) -> Path:
@@ -243,20 +254,24 @@ class Search:
     def overrides_of(self, trial: "FrozenTrial") -> list[str]:
         return [*self.fixed, *(f"{key}={value}" for key, value in self.values_of(trial).items())]
 
-    def config_of(self, trial: "FrozenTrial") -> Config:
-        """The configuration of a trial, whose results go where people look for them."""
-        overrides = [*self.overrides_of(trial), f"output_dir={self.folder}"]
+    def config_of(self, overrides: list[str]) -> Config:
         composed = self.context.config_loader.load_sweep_config(self.config, overrides)
         return checked(composed, dict(composed.hydra.runtime.choices))
 
     def tested(self, client: "MlflowClient", best: "FrozenTrial") -> "Run":
         """The winner's run, with what its model makes of the test images."""
+        run = client.get_run(best.user_attrs[RUN])
+        if run.info.lifecycle_stage == "deleted":
+            restore = f"mlflow runs restore --run-id {run.info.run_id}"
+            raise UserError(
+                f"the run of the best trial, {best.number}, was deleted: {restore}, or skip_finished=false begins the "
+                "search anew."
+            )
         import_tensorflow()  # which nothing has yet, where workers train
         from fashion_mnist.training import saving
 
-        run = client.get_run(best.user_attrs[RUN])
         if "test_accuracy" not in run.data.metrics:
-            config = self.config_of(best)
+            config = self.config_of([*self.overrides_of(best), f"output_dir={self.folder}"])
             dataset = ready(config)
             with tempfile.TemporaryDirectory() as temporary:
                 file = keras_file(client, f"runs:/{run.info.run_id}/model", Path(temporary))
@@ -269,7 +284,7 @@ class Search:
 
     def confirmed(self, client: "MlflowClient", best: "FrozenTrial") -> str:
         """Trains the winner with other seeds: the best of many trials was lucky with its own."""
-        first = self.config_of(best).seed + 1
+        first = self.config_of(self.overrides_of(best)).seed + 1
         seeds = range(first, first + self.settings.confirm)
         others = [word for word in self.overrides_of(best) if not word.startswith("seed=")]
         jobs = [[*others, f"seed={seed}", f"hydra.sweep.subdir=confirm-{seed}"] for seed in seeds]

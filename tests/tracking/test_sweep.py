@@ -6,11 +6,12 @@ from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
 
+import hydra
 import mlflow
 import pytest
 from conftest import FEW, TINY, all_runs, run_here, run_step
 
-from fashion_mnist.config import Config
+from fashion_mnist.config import CONF, Config
 from fashion_mnist.tracking import store, sweep
 from fashion_mnist.train import train
 
@@ -196,6 +197,14 @@ def test_all_jobs_of_a_sweep_are_found_however_many_there_are(swept: Path, monke
     monkeypatch.setattr(store, "PAGE", 1)
     again = sweep.jobs_of(mlflow.MlflowClient(), parent)
     assert [job.info.run_id for job in again] == [job.info.run_id for job in jobs]
+
+
+def test_a_sweep_does_not_go_on_in_a_run_that_was_deleted(empty_folder: Path) -> None:
+    run_id = mlflow.MlflowClient().create_run("0").info.run_id
+    mlflow.MlflowClient().delete_run(run_id)
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        composed = hydra.compose("config", return_hydra_config=True)
+    assert not sweep.Sweep(composed).resume(run_id)
 
 
 def test_another_option_in_conf_makes_another_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

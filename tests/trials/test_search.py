@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
+import numpy as np
 import pytest
 from conftest import TINY, all_runs, assert_one_sentence, run_here, run_step
 
@@ -189,6 +190,21 @@ def test_a_search_that_was_killed_before_it_knew_its_run_finds_it(searched: Path
     assert parent.info.status == "FINISHED"
 
 
+def test_a_winner_whose_run_was_deleted_can_be_restored(searched: Path, tiny_data: Path) -> None:
+    client = mlflow.MlflowClient()
+    typed, environment = arguments(tiny_data, "hydra.sweeper.confirm=2"), {"MLFLOW_TRACKING_URI": client.tracking_uri}
+    parent, _ = parent_and_children()
+    winner = parent.data.tags["best_child"]
+    client.delete_run(winner)
+    with chdir(searched):
+        refused = run_here(*typed, step="search", **environment)
+        client.restore_run(winner)
+        again = run_here(*typed, step="search", **environment)
+    assert refused.returncode == 1
+    assert f"was deleted: mlflow runs restore --run-id {winner}, or skip_finished=false" in refused.stderr
+    assert again.returncode == 0, again.stderr
+
+
 @pytest.mark.slow
 def test_the_same_search_is_made_of_the_same_trials(searched: Path, empty_folder: Path, tiny_data: Path) -> None:
     process = run_here("-m", "hydra/sweeper=optuna", *arguments(tiny_data), step="main")
@@ -285,6 +301,19 @@ def test_a_study_is_of_one_search(empty_folder: Path, tiny_data: Path, searched:
     named = ["hydra.sweeper.study=mine", f"hydra.sweeper.storage=sqlite:///{empty_folder}/mine.db"]
     optuna.create_study(study_name="mine", storage=named[1].partition("=")[2]).set_user_attr("what", "other code")
     assert_one_sentence(run_here(*arguments(tiny_data, *named), step="search"), "the study mine is of another search")
+
+
+def test_a_search_does_not_go_on_with_other_images(empty_folder: Path) -> None:
+    images, labels = np.zeros((60, 28, 28), np.uint8), np.arange(60) % 3
+    file = ["data=npz", "data.file=mine.npz", "data.validation=10", "model.hidden=[8]", "trainer.jit_compile=false"]
+    typed = [*file, "trainer.epochs=1", "optimizer.learning_rate=0.001,0.01", "hydra.sweeper.trials=1"]
+    for shade in (100, 200):
+        images[:, 0] = shade
+        np.savez("mine.npz", x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
+        process = run_here(*typed, step="search")
+        assert process.returncode == (0 if shade == 100 else 1), process.stderr
+    assert "of another search, or of other images; choose another name" in process.stderr
+    assert len(trials_of(empty_folder)) == 1
 
 
 def test_a_trial_can_be_trained_alone_even_where_the_preset_is_a_search(empty_folder: Path, tiny_data: Path) -> None:

@@ -9,7 +9,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fashion_mnist.trials.space import distribution_of, written
+from fashion_mnist.config import SearchConfig
+from fashion_mnist.trials.space import distribution_of, with_params, written
 
 optuna = pytest.importorskip("optuna", reason="Optuna is not installed: uv sync --extra search")
 CategoricalDistribution = optuna.distributions.CategoricalDistribution
@@ -37,6 +38,16 @@ def proposed_from(text: str) -> object:
 )
 def test_what_is_typed_is_what_is_proposed_from(typed: str, distribution: object) -> None:
     assert proposed_from(typed) == distribution
+
+
+@pytest.mark.parametrize("typed", ["optimizer.learning_rate=0.1", "+optimizer.learning_rate=0.1", "++seed=3,4", ""])
+def test_what_is_typed_has_the_last_word_over_what_a_preset_searches(typed: str) -> None:
+    params = {"optimizer.learning_rate": "interval(0.01,0.1)", "seed": "1,2"}
+    search = SearchConfig(sampler={}, pruner={}, trials=1, confirm=0, seed=0, storage="", params=params)
+    overrides = with_params(search, OverridesParser.create().parse_overrides([typed] if typed else []))
+    words = [f"{override.input_line}" for override in overrides]
+    left = [f"{key}={value}" for key, value in params.items() if key not in typed]
+    assert words == [*left, *filter(None, [typed])]
 
 
 @given(st.floats(1e-9, 1e9), st.floats(1.001, 1e6), st.floats(0, 1))
@@ -67,6 +78,7 @@ def test_a_proposed_value_is_written_short_within_its_interval_and_read_again(
         (["trainer.epochs=range(1,5,0)"], ["trainer.epochs: the step of a range is not 0"]),
         (["model=mlp_dropout", "model.dropout=interval(0.5,1)"], ["model.dropout must be at least 0 and below 1"]),
         (["trainer.epochs=interval(1,5)"], ["int(interval(FROM,TO))"]),
+        (["++trainer.epochs=interval(1,5)"], ["int(interval(FROM,TO))"]),
         (["seed=1,2", "hydra.sweeper.sampler._target_=optuna.samplers.Best"], ["hydra.sweeper.sampler"]),
         (["seed=1,2", "hydra.sweeper.storage=oracle://host/name"], ["hydra.sweeper.storage"]),
         (["seed=1,2", "hydra.sweeper.storage=sqlite:////proc/search.db"], ["hydra.sweeper.storage"]),

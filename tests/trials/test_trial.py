@@ -1,5 +1,6 @@
-"""When a trial is judged by its epochs so far."""
+"""When a trial is judged by its epochs so far, and when it is given up."""
 
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from fashion_mnist.config import Config, SearchConfig, TrainerConfig
-from fashion_mnist.errors import Pruned, UserError
+from fashion_mnist.errors import Pruned, StorageAwayError, UserError
 from fashion_mnist.tracking.run import trial_of
 
 optuna = pytest.importorskip("optuna", reason="Optuna is not installed: uv sync --extra search")
@@ -48,6 +49,26 @@ def test_values_are_given_up_only_for_what_is_their_fault(
     with pytest.raises(UserError), trial_of(config):
         raise UserError("this cannot be trained") from cause
     assert Study(search, "study").begun().trials[6].state.name == state
+
+
+def test_values_are_not_given_up_where_the_storage_was_away(
+    search: SearchConfig, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fashion_mnist.trials import study
+
+    monkeypatch.setattr(study, "PATIENCE", 0.1)
+    config, database = replace(tiny(), search=search), sqlite3.connect(search.storage.removeprefix("sqlite:///"))
+
+    def train() -> None:
+        with trial_of(config) as trial, database:  # which is free again by the time that the trial ends
+            assert trial
+            database.execute("BEGIN EXCLUSIVE")
+            trial.note({"fact": "nobody hears it"})
+
+    with pytest.raises(StorageAwayError):
+        train()
+    database.close()
+    assert study.Study(search, "study").begun().trials[6].state.name == "RUNNING"
 
 
 @pytest.mark.parametrize(

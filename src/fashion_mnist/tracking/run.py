@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fashion_mnist.config import Config, TrackingConfig
 from fashion_mnist.data.dataset import Card, Dataset
 from fashion_mnist.data.prepare import prepare
-from fashion_mnist.errors import Pruned, UserError, say
+from fashion_mnist.errors import Pruned, StorageAwayError, UserError, say
 from fashion_mnist.files import digest_here, lock_of
 from fashion_mnist.startup import import_tensorflow
 from fashion_mnist.tracking import lineage, store
@@ -124,7 +124,7 @@ def trial_of(config: Config) -> Iterator[Trial | None]:
         from mlflow.exceptions import MlflowException
 
         # A full disk, or a store that is away, says nothing of the values.
-        if not isinstance(error.__cause__, OSError | MlflowException):
+        if not isinstance(error, StorageAwayError) and not isinstance(error.__cause__, OSError | MlflowException):
             trial.fail(str(error))
         raise
 

@@ -87,16 +87,18 @@ class Sweep:
         self.begin(open_sweep(self.config, self.typed, digest, self.lock.is_locked and go_on))
 
     def resume(self, run_id: str) -> bool:
-        """Continues the run with this id; says False if there is none in the store."""
+        """Continues the run with this id; says False if there is none in the store, or if it was deleted."""
         from mlflow.exceptions import MlflowException
 
         client = store.connect(self.config)
         try:
-            name = client.get_run(run_id).info.run_name
+            info = client.get_run(run_id).info
         except MlflowException:
             return False
+        if info.lifecycle_stage == "deleted":
+            return False
         if given := store.given_run(client):
-            store.label_step(self.config, f"goes on: {name}", f"Recorded in run `{run_id}`.", given)
+            store.label_step(self.config, f"goes on: {info.run_name}", f"Recorded in run `{run_id}`.", given)
         client.update_run(run_id, "RUNNING")
         self.begin(run_id)
         return True

@@ -79,8 +79,8 @@ def with_params(
     search: SearchConfig, overrides: Sequence[Override], parser: OverridesParser | None = None
 ) -> list[Override]:
     """The overrides, and those of a preset's `hydra.sweeper.params` before them; what was typed has the last word."""
-    typed = {override.get_key_element() for override in overrides}
-    params = {key: value for key, value in (search.params or {}).items() if key not in typed}
+    typed = {override.get_key_element().lstrip("+~") for override in overrides}
+    params = {key: value for key, value in (search.params or {}).items() if key.lstrip("+") not in typed}
     parser = parser or OverridesParser.create()
     return [*parser.parse_overrides([f"{key}={value}" for key, value in params.items()]), *overrides]
 

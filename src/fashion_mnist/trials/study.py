@@ -11,7 +11,7 @@ import platform
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 from filelock import BaseFileLock
 
 from fashion_mnist.config import SearchConfig
-from fashion_mnist.errors import UserError, reason_of, say
+from fashion_mnist.errors import StorageAwayError, UserError, reason_of, say
 from fashion_mnist.files import is_alive, lock_of
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Study:
 
     def __init__(self, config: SearchConfig, name: str = "") -> None:
         self.config, self.name = config, name
-        self.made = {key: made(key, getattr(config, key), config.seed) for key in ("sampler", "pruner")}
+        self.made = {key: made(key, config) for key in ("sampler", "pruner")}
         self.storage = opened(config.storage, patiently=bool(name))  # which is there, where a study is known
 
     def begun(self) -> Self:
@@ -73,12 +73,17 @@ class Study:
         for _ in range(self.config.trials - len(self.optuna.get_trials(deepcopy=False))):
             self.optuna.enqueue_trial({})
 
-    def claim(self) -> "FrozenTrial | None":
-        """Takes the first trial that waits, if any does; what a dead process was at waits again."""
+    def claim(self, running: Collection[int] = ()) -> "FrozenTrial | None":
+        """Takes the first trial that waits, if any does; what a dead process was at waits again.
+
+        Those that this process has `running`, by number, are not dead, even if it gave no sign of life for long: a
+        laptop may have slept.
+        """
         optuna = imported()
         with self.alone():  # else two processes could let go of the same trial
             for trial in self.trials:
-                if trial.state == optuna.trial.TrialState.RUNNING and self.is_dead(trial):
+                is_running = trial.state == optuna.trial.TrialState.RUNNING
+                if is_running and trial.number not in running and self.is_dead(trial):
                     self.release(trial)
             for trial in self.trials:
                 if trial.state == optuna.trial.TrialState.WAITING:
@@ -144,7 +149,7 @@ class Study:
         The sampler's seed follows from the trial's number; one that went on with its draws could not go on after an
         interruption, and one that began anew would repeat them.
         """
-        self.optuna.sampler = made("sampler", self.config.sampler, seed_of(self.config.seed, trial.number))
+        self.optuna.sampler = made("sampler", self.config, trial.number)
         asked = imported().trial.Trial(self.optuna, trial._trial_id)
         for key, distribution in space.items():
             asked._suggest(key, distribution)
@@ -182,14 +187,17 @@ def opened(address: str, patiently: bool) -> "optuna.storages.RDBStorage":
         raise UserError(f"hydra.sweeper.storage={address} cannot be used: {reason_of(error)}") from error
 
 
-def made(key: str, settings: dict[str, Any], seed: int) -> Any:
-    """A sampler or pruner of Optuna's, as `_target_` and its arguments say; a sampler gets the seed."""
+def made(key: str, config: SearchConfig, number: int = 0) -> Any:
+    """A sampler or pruner of Optuna's, as `_target_` and its arguments say; a sampler is made for a trial's number."""
     from hydra.utils import instantiate
 
     imported()
-    given = {"seed": seed} if key == "sampler" and "seed" not in settings else {}
+    settings: dict[str, Any] = getattr(config, key)
     try:
-        return instantiate({**settings, **given})
+        if key == "sampler":
+            own = settings.get("seed")
+            settings = {**settings, "seed": seed_of(config.seed if own is None else own, number)}
+        return instantiate(settings)
     except Exception as error:  # whatever a class makes of arguments that it does not know
         raise UserError(f"hydra.sweeper.{key} cannot be made: {reason_of(error.__cause__ or error)}") from error
 
@@ -228,6 +236,6 @@ def insist(call: Callable[..., Result], *arguments: Any, **settings: Any) -> Res
         except (StorageInternalError, InterfaceError, OperationalError) as error:
             reason = reason_of(error.__cause__ or error)
             if time.monotonic() > end:
-                raise UserError(f"the search's storage does not answer: {reason}") from error
+                raise StorageAwayError(f"the search's storage does not answer: {reason}") from error
             say(f"The search's storage does not answer ({reason}); trying again.")
             time.sleep(2)

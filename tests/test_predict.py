@@ -59,6 +59,11 @@ def test_the_model_is_the_one_tried_last_or_else_the_one_that_the_pipeline_built
     assert trained(compose(["model=cnn"])) == built
 
 
+def test_who_names_a_search_is_not_told_to_begin_it(empty_folder: Path) -> None:
+    with pytest.raises(UserError, match=r"python -m fashion_mnist experiment=search_mlp hydra\.mode=RUN$"):
+        trained(compose(["experiment=search_mlp"]))
+
+
 def test_a_folder_is_told_picture_by_picture(
     shoe: np.ndarray, tiny_data: Path, empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.table import Table
 
+from fashion_mnist.checks import as_one_run
 from fashion_mnist.cli import main
 from fashion_mnist.config import Config
 from fashion_mnist.data.dataset import Card, Dataset, card_in, images_at_once
@@ -35,7 +36,7 @@ MOST_ROWS = 20  # of classes in the terminal; the file has them all
 def evaluate(config: Config) -> dict[str, float]:
     """Evaluates the variant's model in the folder of results, and adds what comes of it to the run that trained it."""
     if not config.model_file.is_file():
-        command = shlex.join(["python", "-m", "fashion_mnist.train", *config.overrides])
+        command = shlex.join(["python", "-m", "fashion_mnist.train", *as_one_run(config.overrides)])
         raise UserError(f"there is no model in {config.model_file}; train it first: {command}")
     dataset = ready(config)
     refuse_other_classes(config, dataset.card)

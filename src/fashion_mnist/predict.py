@@ -35,6 +35,7 @@ import numpy as np
 from rich.table import Column, Table
 
 from fashion_mnist import pictures
+from fashion_mnist.checks import as_one_run
 from fashion_mnist.cli import as_overrides, compose, explained
 from fashion_mnist.config import BUILT, TRIED, Config, TrackingConfig
 from fashion_mnist.data.dataset import CLASS_NAMES, Card, card_in, images_at_once
@@ -126,7 +127,7 @@ def trained(config: Config) -> Path:
     if found := next((file for file in models if file.is_file()), None):
         return found
     places = " or ".join(str(file) for file in models)
-    command = shlex.join(["python", "-m", "fashion_mnist", *config.overrides])
+    command = shlex.join(["python", "-m", "fashion_mnist", *as_one_run(config.overrides)])
     raise UserError(f"there is no model in {places}; train it first: {command}")
 
 

@@ -123,7 +123,7 @@ class Search:
         study.name = self.settings.study or f"search-{digest}"
         if not self.config.skip_finished:
             study.name += f"-{time.time_ns()}"
-        what = f"{lineage.code_digest()} {self.images()} {self.fixed} {proposed}"
+        what = f"{lineage.code_here().digest} {self.images()} {self.fixed} {proposed}"
         with study.alone():
             if study.begun().recall(WHAT, what) != what:
                 raise UserError(

@@ -441,9 +441,8 @@ def test_every_form_of_the_report_tells_what_a_technique_bought(add: Add, capsys
         add("mlp_wide", seed, 0.9)
     (step,) = compared()["steps"]
     assert (step["name"], step["parent"], step["shown"]) == ("mlp_wide", "mlp", True)
-    assert step["sentence"].startswith(
-        "`mlp_wide` beside `mlp` (512 hidden neurons in place of 128, forty epochs of one cycle): +"
-    )
+    technique = compose([], "compare").steps["mlp_wide"]["technique"]
+    assert step["sentence"].startswith(f"`mlp_wide` beside `mlp` ({technique}): +")
     assert step["sentence"] in Path("reports/comparison.md").read_text()
     assert step["sentence"].replace("`", "") in re.sub("</?code>", "", Path("reports/comparison.html").read_text())
     assert step["sentence"].replace("`", "") in " ".join(capsys.readouterr().out.split())

@@ -21,7 +21,7 @@ from mlflow.entities import Metric, Param
 from fashion_mnist.cli import compose, quoted
 from fashion_mnist.compare import compare
 from fashion_mnist.comparison import page
-from fashion_mnist.comparison.reading import of_folders, of_pipeline
+from fashion_mnist.comparison.reading import decisive, of_folders, of_pipeline
 from fashion_mnist.errors import UserError
 from fashion_mnist.evaluate import evaluate
 from fashion_mnist.evaluation.predictions import write_predictions
@@ -341,16 +341,62 @@ def test_a_group_of_trainings_with_different_code_is_pointed_out(add: Add, capsy
     assert "The code changed between the trainings of mlp (" in " ".join(capsys.readouterr().out.split())
 
 
+def test_code_and_machines_that_differ_between_groups_are_pointed_out(add: Add) -> None:
+    of_code = "The code differs between groups (tag code_digest): a difference in accuracy may come from that."
+    of_machine = "The machine differs between groups (tag device): a difference in seconds may come from that."
+    for seed in range(2):
+        add("mlp", seed, tags={"code_digest": "a", "device": "CPU"})
+        add("linear", seed, tags={"code_digest": "b", "device": "CPU"})
+        add("cnn", seed, tags={"code_digest": "a", "device": "GPU"})
+    for without, told in (("cnn", [True, False]), ("linear", [False, True])):
+        compared(f"runs=tags.variant != '{without}'")
+        for file in ("comparison.md", "comparison.html"):
+            content = Path("reports", file).read_text()
+            assert [of_code in content, of_machine in content] == told
+
+
 def test_what_goes_with_another_parameter_is_not_in_the_name(add: Add) -> None:
     add(optimizer="adam", optimizer__beta_1="0.9")
     add(optimizer="sgd", optimizer__momentum="0.9")
     assert {group["name"] for group in compared()["groups"]} == {"mlp optimizer=adam", "mlp optimizer=sgd"}
 
 
-def test_runs_from_before_a_parameter_existed_are_a_group_of_their_own(add: Add) -> None:
+def test_runs_from_before_a_key_existed_belong_to_those_with_its_default(add: Add) -> None:
+    add(seed=0)
+    add(seed=1, trainer__class_weight="None", trainer__members="1", augment__cutout="0")
+    add(seed=0, trainer__members="3")
+    assert {group["name"]: group["n"] for group in compared()["groups"]} == {"mlp members=1": 2, "mlp members=3": 1}
+
+
+def test_runs_from_before_an_argument_of_the_model_existed_are_a_group_of_their_own(add: Add) -> None:
     add()
-    add(trainer__patience="None")
-    assert {group["name"] for group in compared()["groups"]} == {"mlp patience=unset", "mlp patience=None"}
+    add(model__l2="0.0")
+    assert {group["name"] for group in compared()["groups"]} == {"mlp l2=unset", "mlp l2=0"}
+
+
+def test_a_run_without_parameters_is_left_out_though_there_are_defaults() -> None:
+    assert decisive({"seed": "0"}) == {}
+
+
+@pytest.mark.parametrize("key", ["trainer__label_smoothing", "model__l2"])
+def test_losses_of_other_kinds_are_not_to_be_compared(add: Add, key: str) -> None:
+    client = mlflow.MlflowClient()
+    for seed, value in enumerate(("0.0", "0.0", "0.1")):
+        client.log_metric(add(seed=seed, **{key: value}), "val_loss", 0.5)
+    warning = "Do not compare the heights: the losses contain smoothed labels or a penalty on weights"
+    compared("runs=params.seed != '2'")
+    assert warning not in Path("reports/comparison.html").read_text()
+    compared()
+    caption = Path("reports/comparison.html").read_text().partition('aria-label="validation loss"')[2]
+    assert warning in caption.partition("</figure>")[0]
+
+
+def test_a_p_is_never_0(add: Add) -> None:
+    for seed in range(2):
+        add("mlp", seed, 0.3)
+        add("cnn", seed, 0.95)
+    (verdict,) = [group["verdict"] for group in compared()["groups"] if "verdict" in group]
+    assert all(0 < p < 1e-6 for p in verdict["p_mcnemar_holm"])
 
 
 def test_a_difference_beyond_chance_is_shown_and_chance_is_not(add: Add) -> None:
@@ -395,9 +441,8 @@ def test_every_form_of_the_report_tells_what_a_technique_bought(add: Add, capsys
         add("mlp_wide", seed, 0.9)
     (step,) = compared()["steps"]
     assert (step["name"], step["parent"], step["shown"]) == ("mlp_wide", "mlp", True)
-    assert step["sentence"].startswith(
-        "`mlp_wide` beside `mlp` (512 hidden neurons in place of 128, forty epochs of one cycle): +"
-    )
+    technique = compose([], "compare").steps["mlp_wide"]["technique"]
+    assert step["sentence"].startswith(f"`mlp_wide` beside `mlp` ({technique}): +")
     assert step["sentence"] in Path("reports/comparison.md").read_text()
     assert step["sentence"].replace("`", "") in re.sub("</?code>", "", Path("reports/comparison.html").read_text())
     assert step["sentence"].replace("`", "") in " ".join(capsys.readouterr().out.split())

@@ -89,6 +89,16 @@ def test_operations_stand_in_for_times_that_nobody_knows() -> None:
     assert sentence.endswith("shown; 1.60 MFLOP an image in place of 0.80; 407,050 parameters each.")
 
 
+def test_operations_are_told_beside_the_time_where_they_differ() -> None:
+    wide = trained("mlp_wide", 0.88, costs={"flops_per_image": 18.55e6, "training_seconds": 217})
+    mirrored = trained("mlp_dropout", 0.9, costs={"flops_per_image": 37.1e6, "training_seconds": 207.1})
+    (sentence,) = sentences(compared(wide, mirrored))
+    assert sentence.endswith("207.1 s of training in place of 217.0; 37.10 MFLOP an image in place of 18.55.")
+    as_many = trained("mlp_dropout", 0.9, costs={"flops_per_image": 18.55e6, "training_seconds": 207.1})
+    (sentence,) = sentences(compared(wide, as_many))
+    assert sentence.endswith("shown; 207.1 s of training in place of 217.0.")
+
+
 def test_chance_is_corrected_for_over_the_steps_alone() -> None:
     steps = {**DROPOUT, "mlp_wide": {"parent": "mlp", "technique": "more neurons"}}
     comparison = compared(

@@ -62,14 +62,15 @@ def test_without_variance_between_images_it_is_welchs_test() -> None:
     assert parts.degrees == pytest.approx(welch.df)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_without_variance_between_images_interval_and_p_are_welchs() -> None:
-    def missing(*misses: int) -> np.ndarray:
-        """Trainings that miss so many images each, and never the same as another: no image is harder than the rest."""
-        right = np.ones((len(misses), 400), bool)
-        for row, end, count in zip(right, np.cumsum(misses), misses, strict=True):
-            row[end - count : end] = False
-        return right
+def missing(*misses: int) -> np.ndarray:
+    """Trainings that miss so many images each, and never the same as another: no image is harder than the rest."""
+    right = np.ones((len(misses), 400), bool)
+    for row, end, count in zip(right, np.cumsum(misses), misses, strict=True):
+        row[end - count : end] = False
+    return right
 
+
+def test_without_variance_between_images_interval_and_p_are_welchs() -> None:
     one, other = missing(40, 52, 46), missing(66, 70, 58, 74, 63)
     assert spread(one, other).images == 0
     welch = stats.ttest_ind(one.mean(axis=1), other.mean(axis=1), equal_var=False)
@@ -125,6 +126,33 @@ def test_where_there_is_no_difference_one_is_shown_in_five_percent(seeds: int, s
 def test_three_seeds_that_scatter_widely_are_on_the_safe_side() -> None:
     # As in Welch's test, whose rate is 3.5 % when three trainings of each variant are all there is.
     assert 0.03 < false_positives(3, 0.06) < 0.05
+
+
+def test_two_seeds_that_tie_do_not_make_a_difference_certain() -> None:
+    one, other = missing(40, 40), missing(50, 50)
+    result = difference(one, other)
+    assert result.p > 0.05
+    assert result.interval
+    assert result.interval[0] < 0 < result.interval[1]
+
+
+def test_the_standard_deviation_over_n_seeds_is_at_least_an_nth_of_what_flips_imply() -> None:
+    random = np.random.default_rng(0)
+    of_five = np.array([random.permutation(np.arange(4000) < 3000) for _ in range(5)])  # each image flips by itself
+    implied = (0.75 * 0.25 / 4000) ** 0.5
+    for n in (2, 5):
+        (variance,) = spread(of_five[:n]).seeds
+        assert variance**0.5 == pytest.approx(implied / n, rel=0.03)
+
+
+def test_among_ten_equal_variants_of_two_seeds_differences_are_rarely_shown() -> None:
+    random = np.random.default_rng(0)
+    found = 0
+    for _ in range(100):
+        hardness = random.normal(1.2, 0.7, 360)
+        least, *others = sorted((trainings(random, 2, hardness, 0.0) for _ in range(10)), key=np.mean)
+        found += min(holm([difference(each, least).p for each in others])) < 0.05
+    assert found <= 5
 
 
 @pytest.mark.slow

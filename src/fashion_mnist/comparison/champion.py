@@ -15,6 +15,7 @@ from fashion_mnist.comparison.trainings import with_predictions
 from fashion_mnist.config import CompareConfig
 from fashion_mnist.data.dataset import title_of
 from fashion_mnist.errors import UserError
+from fashion_mnist.files import lock_of
 from fashion_mnist.startup import import_tensorflow
 from fashion_mnist.tracking import lineage
 from fashion_mnist.tracking.logged_model import card_with, keras_file, metadata_of, requirements
@@ -22,6 +23,7 @@ from fashion_mnist.tracking.store import connect
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = "champion"
 DRAWN = ("synthetic", "tfds_unofficial")  # datasets that get no champion
@@ -34,43 +36,72 @@ def promote(config: CompareConfig, compared: Comparison, images: np.ndarray | No
     The winner is the group with the best mean accuracy on the validation images: the test images are there to judge it,
     not to choose it. Returns what was done, or why nothing was.
     """
-    from mlflow.exceptions import MlflowException
-
     client = connect(config.tracking)
     eligible = [group for group in compared.groups if len(group.values("val_accuracy")) == group.n > 1]
     if compared.tested.dataset in DRAWN:
         return f"Nothing was promoted: these are models of {compared.tested.title}, which is there to try things with."
     if not eligible:
         return "Nothing was promoted: that takes two seeds or more, and validation images to choose a winner by."
+    validated = sorted({group.trainings[0].params.get("data.validation", "unset") for group in eligible})
+    if len(validated) > 1:
+        return (
+            f"Nothing was promoted: data.validation differs ({', '.join(validated)}), and accuracies on other images "
+            f"choose no winner; compare what has the same, say: runs=\"params.data.validation = '{validated[0]}'\""
+        )
     name = compared.tested.dataset.replace("_", "-")
     winner = max(eligible, key=lambda group: group.mean("val_accuracy") or 0)
+    with lock_of("champion", config.tracking.uri, name):
+        champion = present_champion(client, name)
+        beaten, verdict = challenge(client, champion, winner, compared.tested.digest)
+        if not beaten:
+            return f"Nothing was promoted: {verdict}"
+        number = register(client, name, winner, images, report_run, verdict)
+        now = present_champion(client, name)
+        if (now and now.version) != (champion and champion.version):  # the lock holds on this machine alone
+            return (
+                f"Nothing was promoted: meanwhile the alias {CHAMPION} was moved from elsewhere; version {number} of "
+                f"models:/{name} stays without it. Compare again, with the new champion."
+            )
+        client.set_registered_model_alias(name, CHAMPION, number)
+    return f"Promoted: {verdict}; it is version {number} of models:/{name}@{CHAMPION}."
+
+
+def present_champion(client: "MlflowClient", name: str) -> "ModelVersion | None":
+    """The version of the model that has the alias; None where none has."""
+    from mlflow.exceptions import MlflowException
+
     try:
-        champion = client.get_model_version_by_alias(name, CHAMPION)
+        return client.get_model_version_by_alias(name, CHAMPION)
     except MlflowException as error:
         if error.error_code not in NOT_THERE:  # a server in trouble, say: that is no reason to depose anybody
             raise
-        verdict = f"`{winner.name}` is the first champion"
-    else:
-        present = f"version {champion.version} ({champion.tags.get('variant', 'of other origin')})"
-        if set(champion.tags.get("runs", "").split()) & {training.run_id for training in winner.trainings}:
-            return f"Nothing was promoted: the champion, {present}, is of `{winner.name}`, which wins again."
-        if champion.tags.get("dataset_digest") != compared.tested.digest:
-            return f"Nothing was promoted: the champion, {present}, was tested on other data, or does not say on which."
-        runs = [client.get_run(run_id) for run_id in champion.tags["runs"].split()]
-        trainings, _, _ = with_predictions(*comparable(client, runs))
-        defender = Group(f"{trainings[0].variant} (champion)", {}, [], trainings)
-        (judged,) = judge([(winner, defender)]).values()
-        if not (judged.difference.interval and judged.shown and judged.difference.value > 0):
-            return f"Nothing was promoted: the champion is {present}. {judged.sentence}"
-        verdict = judged.sentence.rstrip(".")
-    number = register(client, name, winner, images, report_run, verdict)
-    return f"Promoted: {verdict}; it is version {number} of models:/{name}@{CHAMPION}."
+        return None
+
+
+def challenge(
+    client: "MlflowClient", champion: "ModelVersion | None", winner: Group, dataset_digest: str
+) -> tuple[bool, str]:
+    """Whether the winner takes the champion's place, and the verdict, or the reason why not."""
+    if champion is None:
+        return True, f"`{winner.name}` is the first champion"
+    present = f"version {champion.version} ({champion.tags.get('variant', 'of other origin')})"
+    if set(champion.tags.get("runs", "").split()) & {training.run_id for training in winner.trainings}:
+        return False, f"the champion, {present}, is of `{winner.name}`, which wins again."
+    if champion.tags.get("dataset_digest") != dataset_digest:
+        return False, f"the champion, {present}, was tested on other data, or does not say on which."
+    runs = [client.get_run(run_id) for run_id in champion.tags["runs"].split()]
+    trainings, _, _ = with_predictions(*comparable(client, runs))
+    defender = Group(f"{trainings[0].variant} (champion)", {}, [], trainings)
+    (judged,) = judge([(winner, defender)]).values()
+    if not (judged.difference.interval and judged.shown and judged.difference.value > 0):
+        return False, f"the champion is {present}. {judged.sentence}"
+    return True, judged.sentence.rstrip(".")
 
 
 def register(
     client: "MlflowClient", name: str, winner: Group, images: np.ndarray | None, report_run: str, verdict: str
 ) -> str:
-    """Registers the group's best run by validation accuracy, moves the alias, and returns the number of the version."""
+    """Registers the group's best run by validation accuracy, and returns the number of the version."""
     from mlflow import pyfunc
     from mlflow.exceptions import MlflowException
     from mlflow.models import Model, ModelSignature
@@ -123,5 +154,4 @@ def register(
     made = client.create_model_version(
         name, logged.model_uri, best.run_id, tags, description=description, model_id=logged.model_id
     )
-    client.set_registered_model_alias(name, CHAMPION, made.version)
     return str(made.version)

@@ -27,6 +27,7 @@ INK = "#010203"  # stands for the page's text colour
 COLORS = ("#4c78d8", "#e07b39", "#3f9f6b", "#c9547a", "#8d6cc9", "#b08d3e", "#3aa0b8", "#8a8f98", "#d06bbf", "#7f9a36")
 MARKERS = ("o", "s")  # each with all colours: more than enough for MOST_CURVES
 MOST_CURVES = 12  # lines that an eye can tell apart
+IN_LOSS = ("trainer.label_smoothing", "model.l2")  # parameters that add to the loss on validation images as well
 MOST_SEEDS = 10  # trainings of a group whose curves are read
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
@@ -47,6 +48,7 @@ def as_html(comparison: Comparison, images: np.ndarray | None) -> str:
     """The page, with its style, charts and test images, uint8, in it."""
     other = comparison.groups[0] if comparison.groups[0] is not comparison.baseline else comparison.groups[-1]
     steps = [step.verdict.difference for step in comparison.steps]
+    drawn = [group.trainings[0] for group in comparison.groups[:MOST_CURVES]]
     environment = Environment(loader=PackageLoader("fashion_mnist.comparison", "."), autoescape=True, trim_blocks=True)
     return environment.get_template("page.html.j2").render(
         comparison=comparison,
@@ -54,6 +56,7 @@ def as_html(comparison: Comparison, images: np.ndarray | None) -> str:
         report=report,
         scale=74 / (max((abs(end) for each in steps for end in each.interval or [each.value]), default=0) or 1),
         charts=charts(comparison),
+        losses_differ=len({tuple(first.params.get(key, "0") for key in IN_LOSS) for first in drawn}) > 1,
         tiles=tiles(comparison, other, images) if images is not None else {},
         class_names=comparison.tested.class_names,
         shown=report.classes_shown(comparison),

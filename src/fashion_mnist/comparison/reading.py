@@ -10,12 +10,13 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from fashion_mnist.checks import example_of
 from fashion_mnist.comparison.trainings import Curve, LeftOut, Tested, Training, with_predictions
 from fashion_mnist.config import BUILT, CONF, TRIED, CompareConfig
 from fashion_mnist.data.dataset import CLASS_NAMES
@@ -144,12 +145,20 @@ def decisive(params: dict[str, str]) -> dict[str, str]:
     """The parameters that decide the result, each in one way of writing it.
 
     Options, such as `model=cnn` and `trainer=one_cycle`, are parameters of those runs alone that `mlflow run -P` was
-    told them for; their keys are in all.
+    told them for; their keys are in all. What a run is older than has its default.
     """
     wanted = ("data.validation", "optimizer", *(f"{section}." for section in lineage.SECTIONS))
-    return {
-        key: as_python(value) for key, value in sorted(params.items()) if key.startswith(wanted) and key not in SILENT
-    }
+    recorded = {key: value for key, value in params.items() if key.startswith(wanted)}
+    complete = defaults() | recorded if recorded else {}
+    return {key: as_python(value) for key, value in sorted(complete.items()) if key not in SILENT}
+
+
+@cache
+def defaults() -> dict[str, str]:
+    """The values of keys that older runs may lack, as MLflow records them."""
+    options = {"augment": "none", "trainer": "default"}
+    sections = {group: example_of(group, option) for group, option in options.items()}
+    return {f"{group}.{key}": f"{value}" for group, content in sections.items() for key, value in content.items()}
 
 
 def as_python(text: str) -> str:

@@ -101,7 +101,7 @@ def step_by_step(comparison: Comparison) -> list[str]:
 
 
 def in_a_sentence(comparison: Comparison, step: Step) -> str:
-    """What a technique bought, and what it cost; the operations stand in for a time that is not known."""
+    """What a technique bought, and what it cost; as many operations are told only where no time is known."""
     difference, shown = step.verdict.difference, step.verdict.shown
     value, *ends = (f"{100 * each:+z.1f}" for each in (difference.value, *(difference.interval or ())))
     p = "" if shown else f", corrected p = {step.verdict.p:.2f}"
@@ -112,8 +112,9 @@ def in_a_sentence(comparison: Comparison, step: Step) -> str:
     told = [f"{points}, {loss}shown" if shown else f"it bought nothing that is shown, {points}"]
     now, before = (dict(costs(comparison, group)) for group in (step.group, step.parent))
     for name, unit in SPENT.items():
-        if now.get(name) and before[name] and not (name == "MFLOP" and now.get("training s")):
-            told.append(f"{now[name]} {unit} {'each' if now[name] == before[name] else f'in place of {before[name]}'}")
+        same = now.get(name) == before.get(name)
+        if now.get(name) and before[name] and not (name == "MFLOP" and same and now.get("training s")):
+            told.append(f"{now[name]} {unit} {'each' if same else f'in place of {before[name]}'}")
     return f"`{step.group.name}` beside `{step.parent.name}` ({step.technique}): {'; '.join(told)}."
 
 
@@ -135,7 +136,10 @@ def as_note(comparison: Comparison, experiment: str) -> str:
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """The comparison as plain dictionaries, rounded: no times of day, so that the same results give the same bytes."""
+    """The comparison as plain dictionaries, rounded: no times of day, so that the same results give the same bytes.
+
+    Six digits behind the point; of less than a millionth, such as many a p, the first three that count.
+    """
     content = {
         "dataset": comparison.tested.dataset,
         "dataset_digest": comparison.tested.digest,
@@ -150,7 +154,12 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         ],
         "left_out": [entry._asdict() for entry in comparison.left_out],
     }
-    return json.loads(json.dumps(content), parse_float=lambda digits: round(float(digits), 6))
+    return json.loads(json.dumps(content), parse_float=rounded)
+
+
+def rounded(digits: str) -> float:
+    value = float(digits)
+    return round(value, 6) if abs(value) >= 1e-6 else float(f"{value:.3g}")
 
 
 def group_as_json(group: Group, verdict: Verdict | None) -> dict[str, Any]:
@@ -226,6 +235,10 @@ def classes_apart(comparison: Comparison) -> str:
     codes = [{training.tags.get("code_digest") for training in group.trainings} for group in comparison.groups]
     if mixed := [f"`{group.name}`" for group, found in zip(comparison.groups, codes, strict=True) if len(found) > 1]:
         remark += f" The code changed between the trainings of {', '.join(mixed)} (their tag code_digest)."
+    for tag, what, measured in (("code_digest", "code", "accuracy"), ("device", "machine", "seconds")):
+        found = [{training.tags.get(tag) for training in group.trainings} for group in comparison.groups]
+        if any(each != found[0] for each in found):
+            remark += f" The {what} differs between groups (tag {tag}): a difference in {measured} may come from that."
     told = []
     for label in np.argsort(recalls.min(axis=0) - recalls.max(axis=0))[:3]:
         of_class = recalls[:, label]

@@ -6,9 +6,11 @@ booleans; the rows of a variant, one for each seed, are an array (n, images).
 The variance of a mean difference has three parts. Images: some favour one variant, whatever the seed. Seeds: some
 trainings end better, whatever the images. And chance flips of single images from one training to the next, which show
 in both; a bootstrap over images and seeds would count them twice, and seeds with n in place of n - 1 (Owen, The
-pigeonhole bootstrap, https://arxiv.org/abs/0712.1111). So the parts are estimated one by one. Few seeds make their sum
-itself uncertain, so interval and p are those of Student's t, with degrees of freedom after Welch and Satterthwaite.
-Where images are no part of it, that is Welch's t-test over seeds, which with three of them is on the safe side.
+pigeonhole bootstrap, https://arxiv.org/abs/0712.1111). So the parts are estimated one by one. Few seeds can tie by
+chance though single images flip, so the standard deviation over n seeds counts as at least 1/n of what the flips alone
+imply; all of it would hide many a true difference. Few seeds also make the sum of the parts itself uncertain, so
+interval and p are those of Student's t, with degrees of freedom after Welch and Satterthwaite. Where images are no part
+of it, and no seeds tie, that is Welch's t-test over seeds, which with three of them is on the safe side.
 """
 
 from collections.abc import Sequence
@@ -64,12 +66,15 @@ class Difference(NamedTuple):
 def spread(*groups: np.ndarray) -> Spread:
     """Splits the variance of a variant's mean accuracy, or of the difference of two; two trainings or more each."""
     contrast = groups[0].mean(axis=0) - sum(group.mean(axis=0) for group in groups[1:])
-    flips = sum(group.var(axis=0, ddof=1).mean() / len(group) for group in groups)
+    flips = [float(group.var(axis=0, ddof=1).mean()) for group in groups]  # of an image, between trainings
+    seen = [float(group.mean(axis=1).var(ddof=1)) for group in groups]
+    sizes, images = [len(group) for group in groups], len(contrast)
+    of_flips = sum(flip / n for flip, n in zip(flips, sizes, strict=True))
     return Spread(
-        images=max(float(contrast.var(ddof=1) - flips), 0.0) / len(contrast),
-        seeds=tuple(float(group.mean(axis=1).var(ddof=1)) for group in groups),
-        trainings=tuple(len(group) for group in groups),
-        tested=len(contrast),
+        images=max(float(contrast.var(ddof=1) - of_flips), 0.0) / images,
+        seeds=tuple(max(each, flip / images / n**2) for each, flip, n in zip(seen, flips, sizes, strict=True)),
+        trainings=tuple(sizes),
+        tested=images,
     )
 
 

@@ -22,7 +22,8 @@ from mlflow.models import Model
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from fashion_mnist.data.dataset import intact_card
+from fashion_mnist.data.dataset import Card, intact_card
+from fashion_mnist.evaluate import divided_anew
 from fashion_mnist.training import saving
 
 PAGE = (ROOT / "docs/your-own-images.md").read_text()
@@ -198,6 +199,13 @@ def test_a_model_is_not_judged_on_images_that_it_may_have_learned() -> None:
     assert again.returncode == 1
     assert "was trained on another division of pictures: images that it is to be tested on" in again.stderr
     assert run_here(*TRAINED, "data.drawing_seed=1", "data.name=others", step="evaluate").returncode == 0
+
+
+def test_a_model_may_be_judged_on_more_test_images_where_it_has_learned_the_same() -> None:
+    files = {f"{part}_{what}.npy": {"sha256": part} for part in ("train", "test") for what in ("images", "labels")}
+    learned, more = (Card("pictures", "", "", ("a", "b"), each) for each in (files, files | {"test_images.npy": {}}))
+    assert not divided_anew(learned, more)
+    assert divided_anew(learned, Card("pictures", "", "", ("a", "b"), more.files | {"train_images.npy": {}}))
 
 
 @pytest.mark.parametrize(

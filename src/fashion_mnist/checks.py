@@ -226,7 +226,7 @@ def known_keys(primary: str = "config") -> dict[str, list[str]]:
 def as_one_run(overrides: list[str]) -> list[str]:
     """The overrides of a job as one types them to get it alone, even where the preset is a sweep of its own."""
     for name in (word.partition("=")[2] for word in overrides if word.startswith("experiment=")):
-        if example_of("experiment", name).get("hydra", {}).get("mode") == "MULTIRUN":
+        if (example_of("experiment", name).get("hydra") or {}).get("mode") == "MULTIRUN":
             return [*overrides, "hydra.mode=RUN"]
     return overrides
 

@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from fashion_mnist.checks import as_one_run, checked, cluster_of, unknown_key
+from fashion_mnist.checks import checked, cluster_of, unknown_key
 from fashion_mnist.config import CONF
 from fashion_mnist.errors import UserError, make_streams_last, reason_of
 from fashion_mnist.files import home
@@ -48,8 +48,9 @@ def main(job: Callable[[Any], Any], primary: str = "config") -> None:
             return
         if primary != "config" and flags & {"-m", "--multirun"}:
             raise UserError("-m is for trainings; this step takes one value for each key.")
-        if step_of(job) in ("fetch", "evaluate") and not flags & {"-m", "--multirun"}:
-            sys.argv[1:] = arguments = as_one_run(arguments)  # whose preset may be a sweep, but of trainings
+        has_preset = any(argument.lstrip("+").startswith("experiment=") for argument in arguments)
+        if step_of(job) in ("fetch", "evaluate") and has_preset and not flags & {"-m", "--multirun"}:
+            sys.argv[1:] = arguments = [*arguments, "hydra.mode=RUN"]  # a preset may be a sweep, but of trainings
         if flags <= {"-m", "--multirun", "-r", "--run"}:  # others only print, or bring configurations of their own
             typed = [argument for argument in arguments if not argument.startswith("-")]
             check_all(typed, primary, multirun=bool(flags & {"-m", "--multirun"}))
@@ -287,6 +288,6 @@ def explain(error: BaseException, primary: str = "config") -> str | None:
         case Exception() if {"MlflowException", "RequestException"} & {kind.__name__ for kind in type(error).__mro__}:
             # Known by name: their import takes seconds.
             return f"MLflow refuses: {str(error).splitlines()[0].partition(' (Caused by')[0]}"
-        case Exception() if "SQLAlchemyError" in {kind.__name__ for kind in type(error).__mro__}:
+        case Exception() if type(error).__name__ in ("OperationalError", "InterfaceError") and hasattr(error, "orig"):
             return f"the database refuses, or does not answer: {reason_of(error)}"
     return None

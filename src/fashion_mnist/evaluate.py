@@ -28,7 +28,7 @@ from fashion_mnist.tracking.run import find_run, ready
 if TYPE_CHECKING:
     import keras
 
-DIVIDED = ("fashion_mnist.images:", "tensorflow_datasets:")  # sources of which this project draws the test images
+DIVIDED = ("fashion_mnist.images:", "tensorflow_datasets:")  # sources of which this project may draw the test images
 NAMED = {"accuracy": "accuracy", "macro F1": "macro_f1", "loss": "loss"}  # in sentences
 MOST_ROWS = 20  # of classes in the terminal; the file has them all
 
@@ -57,11 +57,17 @@ def refuse_other_classes(config: Config, card: Card) -> None:
         raise UserError(
             f"{config.model_file} is a model of {about}, with other images or classes than {card.title} has."
         )
-    if learned and learned.name == card.name and learned.files != card.files and card.source.startswith(DIVIDED):
+    if learned and learned.name == card.name and card.source.startswith(DIVIDED) and divided_anew(learned, card):
         raise UserError(
             f"{config.model_file} was trained on another division of {card.title}: images that it is to be tested on "
             "may be among those that it has learned; train it again."
         )
+
+
+def divided_anew(learned: Card, card: Card) -> bool:
+    """Whether both parts have other images than before; where one has the same, none has changed sides."""
+    parts = [[f"{part}_images.npy", f"{part}_labels.npy"] for part in ("train", "test")]
+    return all(any(learned.files.get(file) != card.files.get(file) for file in part) for part in parts)
 
 
 def evaluate_model(config: Config, dataset: Dataset) -> dict[str, float]:

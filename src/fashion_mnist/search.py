@@ -123,7 +123,7 @@ class Search:
         study.name = self.settings.study or f"search-{digest}"
         if not self.config.skip_finished:
             study.name += f"-{time.time_ns()}"
-        what = f"{lineage.code_here().digest} {self.images()} {self.fixed} {proposed}"
+        what = f"{lineage.code_here()} {self.images()} {self.fixed} {proposed}"
         with study.alone():
             if study.begun().recall(WHAT, what) != what:
                 raise UserError(
@@ -140,12 +140,11 @@ class Search:
         return study
 
     def images(self) -> list[str]:
-        """The digests of all datasets that trials may learn from: the same command may find others another day."""
-        choices = [
-            [f"{key}={value}" for value in getattr(distribution, "choices", ())]
-            for key, distribution in self.space.items()
-            if key.lstrip("+").startswith("data")
-        ]
+        """The digests of the datasets that are chosen among: the same command may find others another day."""
+        choices = []
+        for key, distribution in self.space.items():
+            values = [f"{key}={value}" for value in getattr(distribution, "choices", ())]
+            choices.append(values if key.lstrip("+").startswith(("data", "experiment")) else values[:1])
         configs = [self.config_of([*self.fixed, *chosen]) for chosen in itertools.product(*filter(None, choices))]
         return [prepare(config.data, config.data_root).card.digest for config in configs]
 
@@ -262,7 +261,7 @@ class Search:
         """The winner's run, with what its model makes of the test images."""
         run = client.get_run(best.user_attrs[RUN])
         if run.info.lifecycle_stage == "deleted":
-            restore = f"mlflow runs restore --run-id {run.info.run_id}"
+            restore = f"MLFLOW_TRACKING_URI={client.tracking_uri} mlflow runs restore --run-id {run.info.run_id}"
             raise UserError(
                 f"the run of the best trial, {best.number}, was deleted: {restore}, or skip_finished=false begins the "
                 "search anew."

@@ -80,13 +80,13 @@ def test_without_variance_between_images_interval_and_p_are_welchs() -> None:
 
 
 def test_without_variance_between_images_power_is_that_of_the_t_test() -> None:
-    parts = Spread(images=0.0, seeds=(0.003**2, 0.003**2), trainings=(3, 3), tested=10_000)
+    parts = Spread(images=0.0, seeds=(0.003**2, 0.003**2), flips=(0.0, 0.0), trainings=(3, 3), tested=10_000)
     for seeds in (2, 5, 20):
         assert power(parts, 0.004, seeds) == pytest.approx(TTestIndPower().power(0.004 / 0.003, seeds, 0.05), abs=1e-6)
 
 
 def test_the_number_of_seeds_is_the_first_that_suffices() -> None:
-    parts = Spread(images=0.0, seeds=(0.002**2, 0.002**2), trainings=(3, 3), tested=10_000)
+    parts = Spread(images=0.0, seeds=(0.002**2, 0.002**2), flips=(0.0, 0.0), trainings=(3, 3), tested=10_000)
     needed = seeds_needed(parts)
     assert needed is not None
     seeds, target = needed
@@ -209,7 +209,7 @@ def test_a_difference_has_no_direction_of_its_own(one: int, other: int, seed: in
 
 
 def test_several_comparisons_need_more_seeds() -> None:
-    parts = Spread(images=0.0, seeds=(0.002**2, 0.002**2), trainings=(3, 3), tested=10_000)
+    parts = Spread(images=0.0, seeds=(0.002**2, 0.002**2), flips=(0.0, 0.0), trainings=(3, 3), tested=10_000)
     alone, among_ten = seeds_needed(parts), seeds_needed(parts, comparisons=10)
     assert alone is not None
     assert among_ten is not None

@@ -371,11 +371,11 @@ def test_a_class_among_others_may_have_the_name_of_a_part(cats_and_dogs: Path, d
     assert prepared(cats_and_dogs).card.class_names == ("Test", "cat", "dog")
 
 
-@pytest.mark.parametrize("link", ["bird", "dog/more", "dog/link.png"])
+@pytest.mark.parametrize("link", ["bird", "dog/more"])
 def test_a_picture_that_links_put_into_two_classes_is_refused(link: str, cats_and_dogs: Path, draw: Draw) -> None:
     elsewhere = draw("../elsewhere/x/1.png").parents[1]
     (cats_and_dogs / "cat/others").symlink_to(elsewhere)
-    (cats_and_dogs / link).symlink_to(elsewhere / "x/1.png" if link.endswith("png") else elsewhere / "x")
+    (cats_and_dogs / link).symlink_to(elsewhere / "x")
     told = refusal(cats_and_dogs)
     assert f"{cats_and_dogs}/cat/others/x/1.png" in told
     assert f"{cats_and_dogs / link}" in told
@@ -384,10 +384,17 @@ def test_a_picture_that_links_put_into_two_classes_is_refused(link: str, cats_an
 
 def test_a_picture_that_a_link_puts_into_training_and_test_is_refused(draw: Draw, tmp_path: Path) -> None:
     for kind in ("cat", "dog"):
-        draw(f"train/{kind}/1.png")
-        (tmp_path / f"pictures/test/{kind}").mkdir(parents=True)
-        (tmp_path / f"pictures/test/{kind}/2.png").symlink_to(tmp_path / f"pictures/train/{kind}/1.png")
-    assert re.search("train/cat/1.png and .*test/cat/2.png are one picture", refusal(tmp_path / "pictures"))
+        elsewhere = draw(f"../elsewhere/{kind}/1.png").parent
+        for part in ("train", "test"):
+            (tmp_path / "pictures" / part).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "pictures" / part / kind).symlink_to(elsewhere)
+    assert re.search("train/cat/1.png and .*test/cat/1.png are one picture", refusal(tmp_path / "pictures"))
+
+
+def test_files_may_be_links_to_one_place_as_in_a_cache_that_keeps_equal_ones_once(cats_and_dogs: Path) -> None:
+    for kind in ("cat", "dog"):
+        (cats_and_dogs / kind / "again.png").symlink_to(cats_and_dogs / "cat/1.png")
+    assert len(images.find(DataConfig("images", 0, dir=str(cats_and_dogs))).files) == 22
 
 
 def test_a_link_may_repeat_a_picture_within_its_class(cats_and_dogs: Path) -> None:

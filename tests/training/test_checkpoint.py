@@ -169,7 +169,7 @@ def test_a_checkpoint_of_other_origin_is_recognised(
         train(tiny())
     here = lineage.origin()
     if kind == "code":
-        monkeypatch.setattr(lineage, "code_here", lambda: lineage.Code("other", "unknown", None))
+        monkeypatch.setattr(lineage, "code_here", lambda: "other")
     monkeypatch.setattr(lineage, "origin", lambda: {**here, kind: "other"})
     with pytest.raises(UserError, match=f"was made with other {kind}.*trainer.resume=never"):
         train(tiny("trainer.resume=required"))

@@ -103,7 +103,7 @@ class Cluster:
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
             config.tracking = OmegaConf.to_container(config.tracking, resolve=True)  # by the variables of this machine
-        reference = self.worker.remote(self.task, config, self.place, lineage.code_here().digest)
+        reference = self.worker.remote(self.task, config, self.place, lineage.code_here())
         self.running[reference] = number, overrides
 
     def ended(self) -> Iterator[tuple[int, JobReturn]]:

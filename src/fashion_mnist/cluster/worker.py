@@ -61,8 +61,11 @@ def work(task: TaskFunction, config: DictConfig, place: Place, code: str) -> Job
     from hydra._internal.callbacks import Callbacks
 
     place.settle()
-    if lineage.code_here().digest != code:
-        raise UserError(f"{platform.node()} has other code of the project than this machine; bring both to one commit.")
+    if lineage.code_here() != code:
+        raise UserError(
+            f"{platform.node()} has other code of the project than this sweep began with, edited meanwhile or of "
+            "another commit; begin again, with the same everywhere."
+        )
     version.setbase("1.3")  # as cli.py says to Hydra
     setup_globals()
     HydraConfig.instance().set_config(config)

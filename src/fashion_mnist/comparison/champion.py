@@ -3,6 +3,7 @@
 import contextlib
 import json
 import tempfile
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,11 +43,12 @@ def promote(config: CompareConfig, compared: Comparison, images: np.ndarray | No
         return f"Nothing was promoted: these are models of {compared.tested.title}, which is there to try things with."
     if not eligible:
         return "Nothing was promoted: that takes two seeds or more, and validation images to choose a winner by."
-    validated = sorted({group.trainings[0].params.get("data.validation", "unset") for group in eligible})
+    validated = Counter(group.trainings[0].params.get("data.validation", "unset") for group in eligible)
     if len(validated) > 1:
+        most = max(validated, key=lambda each: validated[each])
         return (
             f"Nothing was promoted: data.validation differs ({', '.join(validated)}), and accuracies on other images "
-            f"choose no winner; compare what has the same, say: runs=\"params.data.validation = '{validated[0]}'\""
+            f"choose no winner; compare what has the same, say: runs=\"params.data.validation = '{most}'\""
         )
     name = compared.tested.dataset.replace("_", "-")
     winner = max(eligible, key=lambda group: group.mean("val_accuracy") or 0)

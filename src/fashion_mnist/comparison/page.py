@@ -48,7 +48,7 @@ def as_html(comparison: Comparison, images: np.ndarray | None) -> str:
     """The page, with its style, charts and test images, uint8, in it."""
     other = comparison.groups[0] if comparison.groups[0] is not comparison.baseline else comparison.groups[-1]
     steps = [step.verdict.difference for step in comparison.steps]
-    drawn = [group.trainings[0] for group in comparison.groups[:MOST_CURVES]]
+    drawn = [group.trainings[0] for group in comparison.groups[:MOST_CURVES] if group.values("val_loss")]
     environment = Environment(loader=PackageLoader("fashion_mnist.comparison", "."), autoescape=True, trim_blocks=True)
     return environment.get_template("page.html.j2").render(
         comparison=comparison,

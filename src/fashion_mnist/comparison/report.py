@@ -136,10 +136,7 @@ def as_note(comparison: Comparison, experiment: str) -> str:
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """The comparison as plain dictionaries, rounded: no times of day, so that the same results give the same bytes.
-
-    Six digits behind the point; of less than a millionth, such as many a p, the first three that count.
-    """
+    """The comparison as plain dictionaries, rounded: no times of day, so that the same results give the same bytes."""
     content = {
         "dataset": comparison.tested.dataset,
         "dataset_digest": comparison.tested.digest,
@@ -154,12 +151,18 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         ],
         "left_out": [entry._asdict() for entry in comparison.left_out],
     }
-    return json.loads(json.dumps(content), parse_float=rounded)
+    return rounded(json.loads(json.dumps(content)))
 
 
-def rounded(digits: str) -> float:
-    value = float(digits)
-    return round(value, 6) if abs(value) >= 1e-6 else float(f"{value:.3g}")
+def rounded(value: Any, key: str = "") -> Any:
+    """Nested values with six digits behind the point; of a small p, which is never 0, with three that count."""
+    if isinstance(value, dict):
+        return {key: rounded(each, key) for key, each in value.items()}
+    if isinstance(value, list):
+        return [rounded(each, key) for each in value]
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.3g}") if key.startswith("p_") and value < 1e-6 else round(value, 6)
 
 
 def group_as_json(group: Group, verdict: Verdict | None) -> dict[str, Any]:

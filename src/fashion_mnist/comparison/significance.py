@@ -31,6 +31,7 @@ class Spread(NamedTuple):
 
     images: float  # of the estimate, through the choice of test images
     seeds: tuple[float, ...]  # of a single training's accuracy, for each variant
+    flips: tuple[float, ...]  # the same, as far as single images imply it
     trainings: tuple[int, ...]  # of each variant
     tested: int  # images
 
@@ -66,13 +67,14 @@ class Difference(NamedTuple):
 def spread(*groups: np.ndarray) -> Spread:
     """Splits the variance of a variant's mean accuracy, or of the difference of two; two trainings or more each."""
     contrast = groups[0].mean(axis=0) - sum(group.mean(axis=0) for group in groups[1:])
-    flips = [float(group.var(axis=0, ddof=1).mean()) for group in groups]  # of an image, between trainings
-    seen = [float(group.mean(axis=1).var(ddof=1)) for group in groups]
     sizes, images = [len(group) for group in groups], len(contrast)
+    flips = [float(group.var(axis=0, ddof=1).mean()) / images for group in groups]
+    seen = [float(group.mean(axis=1).var(ddof=1)) for group in groups]
     of_flips = sum(flip / n for flip, n in zip(flips, sizes, strict=True))
     return Spread(
-        images=max(float(contrast.var(ddof=1) - of_flips), 0.0) / images,
-        seeds=tuple(max(each, flip / images / n**2) for each, flip, n in zip(seen, flips, sizes, strict=True)),
+        images=max(float(contrast.var(ddof=1)) / images - of_flips, 0.0),
+        seeds=tuple(max(each, flip / n**2) for each, flip, n in zip(seen, flips, sizes, strict=True)),
+        flips=tuple(flips),
         trainings=tuple(sizes),
         tested=images,
     )
@@ -121,7 +123,8 @@ def power(parts: Spread, true_difference: float, seeds: int, level: float = LEVE
 
     The parts of the variance are as trainings so far have shown them; p shows a difference if it is below `level`.
     """
-    planned = parts._replace(trainings=(seeds,) * len(parts.seeds))
+    expected = tuple(map(max, parts.seeds, parts.flips))  # seeds that tie by chance will not go on to
+    planned = parts._replace(seeds=expected, trainings=(seeds,) * len(expected))
     if planned.variance == 0:
         return float(true_difference > 0)
     critical = stats.t.ppf(1 - level / 2, planned.degrees)

@@ -108,11 +108,14 @@ def refuse_links_back(place: Path, folders: Iterable[Path]) -> None:
 
 
 def refuse_links_across(placed: Iterable[tuple[Path, tuple[int, int]]]) -> None:
-    """Refuses links that put one picture into two classes, or into train/ and test/; with each file come the two."""
-    real_folder = functools.cache(os.path.realpath)  # most files are no links themselves, and so are quickly told apart
+    """Refuses linked folders that put one picture into two classes, or into train/ and test/.
+
+    With each file come the two. Files that are links themselves are as copies: DVC's cache, say, keeps equal ones once.
+    """
+    real_folder = functools.cache(os.path.realpath)
     seen: dict[str, tuple[Path, tuple[int, int]]] = {}
     for file, where in placed:
-        real = os.path.realpath(file) if file.is_symlink() else f"{real_folder(file.parent)}/{file.name}"
+        real = f"{real_folder(file.parent)}/{file.name}"
         first, before = seen.setdefault(real, (file, where))
         if before != where:
             raise UserError(

@@ -153,9 +153,8 @@ def origins(client: "MlflowClient", run: "Run", settings: Config, card: Card) ->
     for key, name in lineage.ORIGIN.items():
         shown = 12 if key == "git_commit" else None  # characters
         rows.append(Origin(name, there.get(key, "unknown")[:shown], here[key][:shown]))
-    rows.insert(
-        1, Origin("uncommitted changes", changes_of(patch_of(client, run)), changes_of(lineage.code_here().patch))
-    )
+    changes = changes_of(patch_of(client, run)), changes_of(lineage.checkout_here()[1])
+    rows.insert(1, Origin("uncommitted changes", *changes))
     return rows
 
 

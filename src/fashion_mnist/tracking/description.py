@@ -41,7 +41,7 @@ def describe(client: "MlflowClient", run: "Run", config: Config, card: Card, tag
     client.log_batch(identifier, params=new, tags=[RunTag(key, value) for key, value in tags.items()])
     client.log_text(identifier, OmegaConf.to_yaml(config.composed()), "config.yaml")
     client.log_text(identifier, OmegaConf.to_yaml(config.overrides), "overrides.yaml")
-    if tags["git_dirty"] == "true" and (patch := lineage.code_here().patch) is not None:
+    if tags["git_dirty"] == "true" and (patch := lineage.checkout_here()[1]) is not None:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / lineage.PATCH
             file.write_bytes(patch)

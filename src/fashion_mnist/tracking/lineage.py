@@ -11,10 +11,10 @@ import os
 import platform
 import re
 import subprocess
+import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 from fashion_mnist.config import ROOT, Config
 from fashion_mnist.data.dataset import Card
@@ -58,32 +58,18 @@ NEUTRAL = f"-c core.hooksPath={os.devnull} -c core.attributesFile={os.devnull} -
 say_once = functools.cache(say)
 
 
-class Code(NamedTuple):
-    """The code that a process works with."""
-
-    digest: str
-    commit: str
-    patch: bytes | None  # how it differs from the commit
-
-
-@functools.cache
-def code_here() -> Code:
-    """The code of this process, which stays the same though the files may be edited while a sweep is at work."""
-    return Code(code_digest(), commit(), uncommitted())
-
-
 def tags(config: Config, card: Card) -> dict[str, str]:
     """The tags by which a run is found again, and made again. Imports TensorFlow."""
-    here = code_here()
+    head, patch = checkout_here()
     return {
         "variant": config.variant,
         "seed": str(config.seed),
         "dataset": card.name,
         **decisive_tags(config, card),
         "lock_digest": file_digest(ROOT / "uv.lock", as_text=True),
-        "git_commit": here.commit,
+        "git_commit": head,
         # Only what determines the result: results themselves, such as metrics/, change while a pipeline runs.
-        "git_dirty": "unknown" if here.patch is None else str(bool(here.patch)).lower(),
+        "git_dirty": "unknown" if patch is None else str(bool(patch)).lower(),
         "python": platform.python_version(),
         "device": device(),
     }
@@ -92,7 +78,7 @@ def tags(config: Config, card: Card) -> dict[str, str]:
 def decisive_tags(config: Config, card: Card) -> dict[str, str]:
     """The tags of `DECISIVE`, for what is configured here."""
     return {
-        "code_digest": code_here().digest,
+        "code_digest": code_here(),
         "config_digest": config_digest(config),
         "dataset_digest": card.digest,
         "tensorflow": version("tensorflow"),
@@ -118,16 +104,41 @@ def config_digest(config: Config) -> str:
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def file_digest(file: Path, as_text: bool = False) -> str:
+    """«none» where there is no such file. As text it is the same however lines end, which checkouts may change."""
+    if not file.is_file():
+        return "none"
+    content = file.read_bytes()
+    return hashlib.sha256(content.replace(b"\r\n", b"\n") if as_text else content).hexdigest()[:16]
+
+
 def code_digest(package: Path = PACKAGE) -> str:
     files = sorted(file for file in package.rglob("*.py") if file.relative_to(package).parts[0] in CODE)
     lines = [f"{file.relative_to(package).as_posix()} {file_digest(file, as_text=True)}\n" for file in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
+BEGAN_WITH = code_digest()
+
+
+def code_here() -> str:
+    """The digest of the code at work: of its files when this process began, since they may be edited during a sweep.
+
+    A notebook may reload what is edited; then it is that of the files as they are.
+    """
+    return code_digest() if "IPython.extensions.autoreload" in sys.modules else BEGAN_WITH
+
+
+@functools.cache
+def checkout_here() -> tuple[str, bytes | None]:
+    """`commit` and `uncommitted`, as they were for the first run of this process."""
+    return commit(), uncommitted()
+
+
 def origin() -> dict[str, str]:
     """What must be the same for a training to end in the same bytes after an interruption as without one."""
     here = {
-        "code": code_here().digest,
+        "code": code_here(),
         "TensorFlow": version("tensorflow"),
         "Keras": version("keras"),
         "device": device(),
@@ -169,14 +180,6 @@ def uncommitted(folder: Path = ROOT) -> bytes | None:
             return run("diff-index", "--cached", "-p", "--binary", "--full-index", "--no-ext-diff", "HEAD")
         except UserError:
             return None
-
-
-def file_digest(file: Path, as_text: bool = False) -> str:
-    """«none» where there is no such file. As text it is the same however lines end, which checkouts may change."""
-    if not file.is_file():
-        return "none"
-    content = file.read_bytes()
-    return hashlib.sha256(content.replace(b"\r\n", b"\n") if as_text else content).hexdigest()[:16]
 
 
 def git(*arguments: str, folder: Path = ROOT, given: bytes | None = None, **variables: str) -> bytes:

@@ -227,8 +227,9 @@ def send_kept(client: "MlflowClient", uri: str) -> tuple[list[str], dict[str, st
                 parcel = Parcel.read(folder)
                 if parcel.uri != uri or any(parcel.run_id in each for each in stays):  # in their order, or not at all
                     continue
-                if parcel.status != "FINISHED" and client.get_run(parcel.run_id).info.status == "FINISHED":
-                    parcel.status = None  # it has gone on meanwhile
+                unfinished = parcel.status not in (None, "FINISHED")
+                if unfinished and client.get_run(parcel.run_id).info.status == "FINISHED":
+                    parcel.status, parcel.metrics = None, []  # it has gone on meanwhile, and was told them again
                 if refused := deliver(client, parcel):
                     raise UserError(refused)
                 if parcel.status == "FINISHED":

@@ -129,7 +129,7 @@ class Sweep:
 def sweep_digest(step: str, overrides: list[str]) -> str:
     """Stands for the same sweep with the same code and the same files that Hydra composes, in the same folder."""
     options = [lineage.file_digest(file) for file in (CONF / "config.yaml", *sorted(CONF.glob("*/*.yaml")))]
-    return digest_here(step, lineage.code_here().digest, *options, *overrides)
+    return digest_here(step, lineage.code_here(), *options, *overrides)
 
 
 def open_sweep(config: TrackingConfig, overrides: list[str], digest: str, go_on: bool) -> str:

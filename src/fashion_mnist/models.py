@@ -144,7 +144,7 @@ def side_by_side(answers: Sequence[tf.Tensor]) -> Any:
     def undivided(values: tf.Tensor) -> tuple[tf.Tensor, Any]:
         return tf.identity(values), lambda gradient: len(answers) * gradient
 
-    logits = [getattr(answer, "_keras_logits", None) for answer in answers]
+    logits: Any = [getattr(answer, "_keras_logits", None) for answer in answers]
     if any(each is None for each in logits):  # of an architecture that ends in no softmax
         return undivided(tf.concat(answers, axis=0))
     together: Any = tf.nn.softmax(joined := undivided(tf.concat(logits, axis=0)))

@@ -57,7 +57,7 @@ def comment_on(ours: Sequence[dict]) -> str:
     accuracy, processors = spread([each["test_accuracy"] for each in ours]), processors_of(ours)
     seconds, units = median(ours, "seconds"), median(ours, "units")
     return (
-        f"Test accuracy {accuracy} (n = {len(ours)}), {seconds:,.0f} s of training on two cores ({processors}), "
+        f"Test accuracy {accuracy} (n = {len(ours)}), {seconds:,.0f} s of training on two cores of {processors}, "
         f"{units:.2g} units."
     )
 

@@ -137,9 +137,8 @@ def comments(study: dict, measured: ladder.Ladder) -> dict[Path, str]:
             seconds = group["costs"]["training_seconds"]
             time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
             accuracy = group["metrics"]["test_accuracy"]["mean"]
-            line = (
-                f"Trains in {time} on two cores ({processor_of(study)}), and reaches a test accuracy of {accuracy:.3f}"
-            )
+            where = f"two cores of {processor_of(study)}"
+            line = f"Trains in {time} on {where}, and reaches a test accuracy of {accuracy:.3f}"
             said[ROOT / f"conf/model/{group['name']}.yaml"] = f"{line} (n = {group['n']})."
     for step, programs in measured.items():
         said[ROOT / f"conf/experiment/{step}.yaml"] = ladder.comment_on(programs[ladder.OURS])

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from fashion_mnist import files
 from fashion_mnist.errors import UserError
@@ -39,7 +40,7 @@ def write_half(file: Path) -> None:
 )
 def test_a_name_gets_the_same_room_whatever_its_letters(name: str, shown: str) -> None:
     assert files.shorter(name) == shown
-    assert files.breadth(shown) <= files.LONGEST_NAME
+    assert cell_len(shown) <= files.LONGEST_NAME
 
 
 def test_what_fails_halfway_leaves_the_file_as_it_was(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from fashion_mnist.cli import compose
 from fashion_mnist.data.dataset import CLASS_NAMES
 from fashion_mnist.errors import UserError
-from fashion_mnist.predict import in_lines, parse, show, trained
+from fashion_mnist.predict import parse, show, trained
 
 
 def test_options_may_stand_anywhere(tmp_path: Path) -> None:
@@ -95,12 +95,6 @@ def test_long_names_of_pictures_stay_apart(capsys: pytest.CaptureFixture[str], m
     show(files, np.eye(10)[:2], CLASS_NAMES, False, "model")
     told = "".join(line.split("│")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("│"))
     assert told == "".join(str(file) for file in files)
-
-
-def test_names_of_pictures_are_broken_where_their_room_ends() -> None:
-    assert in_lines("shoe.png") == "shoe.png"
-    assert in_lines("a" * 20) == "a" * 17 + "\n" + "a" * 3
-    assert in_lines("漢" * 10) == "漢" * 8 + "\n" + "漢" * 2
 
 
 def test_the_model_of_a_run_says_the_same_as_its_file(shoe: np.ndarray, tiny_data: Path, empty_folder: Path) -> None:

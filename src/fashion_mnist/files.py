@@ -13,22 +13,21 @@ import os
 import platform
 import shutil
 import tempfile
-import unicodedata
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
+from rich.cells import cell_len, chop_cells
 
 from fashion_mnist.errors import UserError, say
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LONGEST_NAME = 18  # of a class in a picture, in letters
+LONGEST_NAME = 18  # of a class in a picture, in letters, of which those of Chinese, say, count twice
 FOLDER = Path("checkpoints")  # outside what DVC deletes before it runs a stage
 
 
@@ -64,14 +63,7 @@ def is_alive(process: str) -> bool:
 
 def shorter(name: str) -> str:
     """The name of a class as there is room for it in a picture."""
-    if breadth(name) <= LONGEST_NAME:
-        return name
-    return f"{name[: sum(width < LONGEST_NAME for width in accumulate(map(breadth, name)))]}…"
-
-
-def breadth(text: str) -> int:
-    """The letters of a text, with two for each one of Chinese, Japanese or Korean: so wide they are."""
-    return sum(2 if unicodedata.east_asian_width(letter) in ("W", "F") else 1 for letter in text)
+    return name if cell_len(name) <= LONGEST_NAME else f"{chop_cells(name, LONGEST_NAME - 1)[0]}…"
 
 
 @contextlib.contextmanager

@@ -26,12 +26,12 @@ import re
 import shlex
 import sys
 import tempfile
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from rich.cells import chop_cells
 from rich.table import Column, Table
 
 from fashion_mnist import pictures
@@ -41,12 +41,13 @@ from fashion_mnist.config import BUILT, TRIED, Config, TrackingConfig
 from fashion_mnist.data.dataset import CLASS_NAMES, Card, card_in, images_at_once
 from fashion_mnist.data.decode import no_bombs, read
 from fashion_mnist.errors import UserError, progress, say, terminal
-from fashion_mnist.files import breadth, shorter, write_figure
+from fashion_mnist.files import shorter, write_figure
 from fashion_mnist.help import docstring_of
 from fashion_mnist.startup import import_tensorflow
 from fashion_mnist.tracking import store
 from fashion_mnist.tracking.logged_model import card_with, keras_file
 
+WIDTH = 17  # letters above a picture
 Model = Callable[[np.ndarray], np.ndarray]  # images, uint8 -> probabilities, float32 (n, classes)
 
 
@@ -115,7 +116,7 @@ def answer(request: Request) -> bool:
         from fashion_mnist.evaluation import plots
 
         best = [f"{shorter(class_names[row.argmax()])} {row.max():.0%}" for row in probabilities]
-        titles = [f"{in_lines(file.name)}\n{told}" for file, told in zip(readable, best, strict=True)]
+        titles = ["\n".join([*chop_cells(file.name, WIDTH), told]) for file, told in zip(readable, best, strict=True)]
         write_figure(plots.sheet(images, titles), request.picture)
     return len(readable) == len(files)
 
@@ -155,11 +156,6 @@ def read_all(files: Sequence[Path], card: Card | None) -> tuple[list[Path], np.n
         except UserError as error:
             say(f"skipped: {error}")
     return readable, np.array(images)
-
-
-def in_lines(name: str) -> str:
-    """The name of a file in lines that are no wider than its picture, also where its letters are wide."""
-    return textwrap.fill(name, 17 * len(name) // breadth(name))
 
 
 def load(file: Path) -> Model:

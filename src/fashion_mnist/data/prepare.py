@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.cells import cell_len
 from rich.panel import Panel
 
 from fashion_mnist.config import DataConfig
@@ -30,7 +31,7 @@ from fashion_mnist.data.dataset import (
 from fashion_mnist.data.official import DIGEST, HOME, LICENSE, official_arrays
 from fashion_mnist.data.synthetic import generate
 from fashion_mnist.errors import SourceUnavailableError, UserError, say, terminal
-from fashion_mnist.files import alone_in, breadth, plain_style, shorter, tidy, workplace, write_figure
+from fashion_mnist.files import alone_in, plain_style, shorter, tidy, workplace, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -265,7 +266,7 @@ def samples(split: Split, class_names: Sequence[str], title: str) -> "Figure":
         names = [f"{name}\n{count:,}" for name, count in zip(names, counts, strict=False)]
     blocks = -(-shown // ROWS)  # side by side
     rows, columns = -(-shown // blocks), 12 if blocks == 1 else 5
-    room = 0.3 + 0.08 * max(breadth(line) for name in names for line in name.splitlines())  # inches, about
+    room = 0.3 + 0.08 * max(cell_len(line) for name in names for line in name.splitlines())  # inches, about
     # One pair of axes for all images of a block: one for each would take ten times as long to draw.
     figure = Figure(figsize=(blocks * (columns * 0.62 + room), rows * 0.62 + 0.5))
     figure.set_layout_engine("compressed", w_pad=0.1)  # which makes room for names that are wider after all

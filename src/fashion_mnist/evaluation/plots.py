@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from rich.cells import cell_len
 
-from fashion_mnist.files import breadth, plain_style, shorter
+from fashion_mnist.files import plain_style, shorter
 
 MOST_NAMED, MOST_COUNTED = 100, 60  # classes whose names, and whose counts, one can read in a confusion matrix
 RIGHT, WRONG = "tab:blue", "tab:red"  # as in the tutorials: blue titles for right predictions, red for wrong ones
@@ -84,7 +85,7 @@ def sheet(images: np.ndarray, titles: Sequence[str], heading: str = "", colors: 
         above, left = index // columns * height + space / cell, index % columns
         axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(left + 0.06, left + 0.94, above + 0.94, above + 0.06))
         color = colors[index] if colors else "black"
-        size = min(8, 126 / max(map(breadth, title.split("\n"))))  # long names would run into their neighbours
+        size = min(8, 126 / max(map(cell_len, title.split("\n"))))  # long names would run into their neighbours
         style: dict[str, Any] = {"fontsize": size, "color": color, "linespacing": 0.95, "parse_math": False}
         axes.text(left + 0.5, above, title, ha="center", va="bottom", **style)
     axes.set(xlim=(0, columns), ylim=(rows * height, 0), aspect="auto")

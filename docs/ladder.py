@@ -4,6 +4,8 @@ import re
 import statistics
 from collections.abc import Sequence
 
+import numpy as np
+from adjustText import adjust_text
 from matplotlib.figure import Figure
 from tables import spread
 
@@ -86,17 +88,15 @@ def picture_of(variants: Sequence[tuple[str, float, float]], processor: str, lad
             if name.startswith("PyTorch"):
                 marker = "v" if "compiled" in name else "^"
                 axes.plot(*place_of(programs[name]), marker, color="#c2571a", label=f"{step} in {name}")
-    for step, seconds, value, _ in steps:
-        axes.annotate(step, (seconds, value), (-7, 5), textcoords="offset points", ha="right", fontsize=8)
-    for number, (name, seconds, value) in enumerate(sorted(variants, key=lambda variant: variant[1])):
-        side, align = (7, "left") if number % 2 else (-7, "right")  # next to one another, each has its own
-        place = (seconds, value), (side, 0)
-        axes.annotate(name, *place, textcoords="offset points", ha=align, va="center", fontsize=8)
     axes.set(xscale="log", xlabel="seconds of training on two cores", ylabel="test accuracy")
     axes.margins(x=0.12)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
+    places = [*variants, *(step[:3] for step in steps)]
+    names = [axes.text(seconds, value, name, fontsize=8) for name, seconds, value in places]
+    drawn = np.concatenate([line.get_xydata() for line in axes.lines])
+    adjust_text(names, x=drawn[:, 0], y=drawn[:, 1], ax=axes, expand=(1.2, 1.4), iter_lim=300)
     return figure
 
 

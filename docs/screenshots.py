@@ -26,7 +26,7 @@ from mlflow import MlflowClient
 from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
 
 DOCS = Path(__file__).parent
-SIZE = ViewportSize(width=1500, height=860)  # a sweep with fifteen children just fits
+SIZE = ViewportSize(width=1650, height=860)  # a sweep with fifteen children, and its long name, just fit
 PATIENCE = 120.0  # seconds that the server, or an element of its pages, may take to appear
 
 TRAINING = "workflowType=machine_learning"  # what the switch "Model training" in the upper left adds to addresses

@@ -48,7 +48,7 @@ def test_each_variants_file_says_what_it_reaches(variant: str) -> None:
     if not found:
         pytest.skip("the study does not have it")
     said = re.fullmatch(
-        r"# Trains in .* on two cores \(.*\), and reaches a test accuracy of (.*) \(n = \d\)\.",
+        r"# Trains in .* on two cores of .*, and reaches a test accuracy of (.*) \(n = \d\)\.",
         comment(f"model/{variant}.yaml"),
     )
     assert said, comment(f"model/{variant}.yaml")

@@ -31,9 +31,13 @@ def test_a_process_that_goes_on_after_an_edit_tells_the_code_that_it_began_with(
     package = shutil.copytree(lineage.PACKAGE, tmp_path / "package")
     monkeypatch.setattr(lineage.code_digest, "__defaults__", (package,))
     (package / "train.py").write_text("# edited while a sweep is at work\n")
-    assert lineage.code_here() == began_with
+    checkout = lineage.checkout_here()
+    monkeypatch.setattr(lineage, "uncommitted", lambda: b"edited while a sweep is at work")
+    assert (lineage.code_here(), lineage.checkout_here()) == (began_with, checkout)
     monkeypatch.setitem(sys.modules, "IPython.extensions.autoreload", sys)  # by which a notebook takes the edit over
     assert lineage.code_here() == lineage.code_digest() != began_with
+    assert lineage.checkout_here() != checkout
+    lineage.first_checkout.cache_clear()
 
 
 def test_compiled_code_and_the_rooms_above_are_not_part_of_it(tmp_path: Path) -> None:

@@ -126,13 +126,23 @@ def code_here() -> str:
 
     A notebook may reload what is edited; then it is that of the files as they are.
     """
-    return code_digest() if "IPython.extensions.autoreload" in sys.modules else BEGAN_WITH
+    return code_digest() if is_reloading() else BEGAN_WITH
+
+
+def checkout_here() -> tuple[str, bytes | None]:
+    """`commit` and `uncommitted` of the code at work, as they were for the first run of this process."""
+    if is_reloading():
+        first_checkout.cache_clear()
+    return first_checkout()
 
 
 @functools.cache
-def checkout_here() -> tuple[str, bytes | None]:
-    """`commit` and `uncommitted`, as they were for the first run of this process."""
+def first_checkout() -> tuple[str, bytes | None]:
     return commit(), uncommitted()
+
+
+def is_reloading() -> bool:
+    return "IPython.extensions.autoreload" in sys.modules
 
 
 def origin() -> dict[str, str]:

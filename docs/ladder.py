@@ -26,8 +26,8 @@ def steps_of(turns: Sequence[dict]) -> Ladder:
 
 
 def named(processor: str) -> str:
-    """A processor's name as people say it: `Intel Xeon` for `Intel(R) Xeon(R) Processor`."""
-    return re.sub(r"\((R|TM)\)|\b(Processor|CPU)\b.*", "", processor).strip()
+    """A processor's name as people say it: `Intel Xeon (amx_bf16)` for `Intel(R) Xeon(R) Processor (amx_bf16)`."""
+    return " ".join(re.sub(r"\((R|TM)\)|\b(Processor|CPU)\b[^(]*", "", processor).split())
 
 
 def processors_of(measured: Sequence[dict]) -> str:

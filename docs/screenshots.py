@@ -23,7 +23,7 @@ from pathlib import Path
 
 import requests
 from mlflow import MlflowClient
-from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import FloatRect, Page, ViewportSize, expect, sync_playwright
 
 DOCS = Path(__file__).parent
 SIZE = ViewportSize(width=1650, height=860)  # a sweep with fifteen children, and its long name, just fit
@@ -119,12 +119,13 @@ def take_model(page: Page, url: str) -> None:
 
 
 def take_report(page: Page) -> None:
-    """The top of the study's page, with its verdicts and charts."""
+    """The top of the study's page: its verdicts, its charts, and what each technique bought."""
     page.goto((DOCS / "study/comparison.html").as_uri())
-    page.set_viewport_size({"width": 1150, "height": 2000})
+    page.set_viewport_size({"width": 1150, "height": 1000})
     bottom = page.get_by_role("heading", name="In numbers").bounding_box()
     assert bottom is not None
-    page.screenshot(path=DOCS / "comparison.png", clip={"x": 0, "y": 0, "width": 1150, "height": bottom["y"] - 10})
+    top = FloatRect(x=0, y=0, width=1150, height=bottom["y"] - 10)
+    page.screenshot(path=DOCS / "comparison.png", full_page=True, clip=top)
     print(DOCS / "comparison.png")
 
 

@@ -59,7 +59,8 @@ def real_data() -> bool:
 
 
 needs_real_data = pytest.mark.skipif(
-    not real_data(), reason="the four official files are neither in $FASHION_MNIST_DIR nor in Keras's cache"
+    not real_data(),
+    reason="the four official files are not in $FASHION_MNIST_DIR or, where that is not set, in Keras's cache",
 )
 
 

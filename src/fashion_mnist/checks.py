@@ -19,6 +19,7 @@ from fashion_mnist.passwords import refuse, refuse_in_command_line
 
 RAY_LAUNCHER = "hydra_plugins.fashion_mnist.RayLauncher"
 UNTYPED = ("defaults", "hydra", "_target_")  # what stands in conf/ and is no key to be set
+OLDER = {"augment": "none", "trainer": "default"}  # the options that have the values of keys that a run is older than
 OF_DATASET = ("image_shape", "classes")  # arguments of models that no key sets
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
 

@@ -14,7 +14,7 @@ from fashion_mnist.comparison.trainings import Tested
 from fashion_mnist.config import CompareConfig
 from fashion_mnist.data.dataset import read_dataset
 from fashion_mnist.data.prepare import prepare
-from fashion_mnist.errors import UserError
+from fashion_mnist.errors import UserError, say
 from fashion_mnist.tracking import store
 from fashion_mnist.tracking.run import log_report
 
@@ -31,7 +31,7 @@ def compare(config: CompareConfig) -> None:
     except UserError as error:
         if config.variants:  # nothing else tells which images they are about
             raise UserError(f"{error} What variants=... names must be of {tested.title}: `dvc repro`.") from error
-        print(f"The report shows no images: {error}")
+        say(f"The report shows no images: {error}")
         images = None
     folder = Path(config.reports).expanduser()
     files = report.write(compared, folder, page.as_html(compared, images))

@@ -50,7 +50,10 @@ def evaluate(config: Config) -> dict[str, float]:
 
 
 def refuse_other_classes(config: Config, card: Card) -> None:
-    """Refuses to judge a model on images or classes that it has not learned, or on images that it may know by heart."""
+    """Refuses to judge a model on images or classes that it has not learned, or on images that it may know by heart.
+
+    The latter is seen of pictures under the name that they had in training, unless the model is of garments.
+    """
     learned, asked = card_in(config.model_file), None if card.of_garments else card
     if (learned and (learned.class_names, learned.image_shape)) != (asked and (asked.class_names, asked.image_shape)):
         about = learned.title if learned else "garments"

@@ -467,7 +467,7 @@ def test_images_are_left_away_where_they_are_not_the_ones_of_the_runs(
 ) -> None:
     add()
     compared(f"data_root={tiny_data}")
-    assert "The report shows no images" in capsys.readouterr().out
+    assert "The report shows no images" in capsys.readouterr().err
     assert "<img" not in Path("reports/comparison.html").read_text()
 
 
@@ -500,6 +500,7 @@ def test_what_the_pipeline_has_built_is_compared_without_a_store(empty_folder: P
     with Path("reports/curves.csv").open(newline="") as opened:
         assert [(row["variant"], row["epoch"]) for row in csv.DictReader(opened)] == [("linear", "1"), ("mlp", "1")]
     assert [group["n"] for group in report["groups"]] == [1, 1]
+    assert "Heights compare only where no loss contains" in Path("reports/comparison.html").read_text()
     assert "runs" not in report["facts"]
     assert not any(group["runs"] for group in report["groups"])
     assert all({"parameters", "flops_per_image"} <= set(group["costs"]) for group in report["groups"])

@@ -57,6 +57,7 @@ def as_html(comparison: Comparison, images: np.ndarray | None) -> str:
         scale=74 / (max((abs(end) for each in steps for end in each.interval or [each.value]), default=0) or 1),
         charts=charts(comparison),
         losses_differ=len({tuple(first.params.get(key, "0") for key in IN_LOSS) for first in drawn}) > 1,
+        losses_unknown=not all(first.params for first in drawn),
         tiles=tiles(comparison, other, images) if images is not None else {},
         class_names=comparison.tested.class_names,
         shown=report.classes_shown(comparison),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from fashion_mnist.checks import example_of
+from fashion_mnist.checks import OLDER, example_of
 from fashion_mnist.comparison.trainings import Curve, LeftOut, Tested, Training, with_predictions
 from fashion_mnist.config import BUILT, CONF, TRIED, CompareConfig
 from fashion_mnist.data.dataset import CLASS_NAMES
@@ -156,8 +156,7 @@ def decisive(params: dict[str, str]) -> dict[str, str]:
 @cache
 def defaults() -> dict[str, str]:
     """The values of keys that older runs may lack, as MLflow records them."""
-    options = {"augment": "none", "trainer": "default"}
-    sections = {group: example_of(group, option) for group, option in options.items()}
+    sections = {group: example_of(group, option) for group, option in OLDER.items()}
     return {f"{group}.{key}": f"{value}" for group, content in sections.items() for key, value in content.items()}
 
 

@@ -113,7 +113,8 @@ def in_a_sentence(comparison: Comparison, step: Step) -> str:
     now, before = (dict(costs(comparison, group)) for group in (step.group, step.parent))
     for name, unit in SPENT.items():
         same = now.get(name) == before.get(name)
-        if now.get(name) and before[name] and not (name == "MFLOP" and same and now.get("training s")):
+        timed = now.get("training s") and before.get("training s")
+        if now.get(name) and before.get(name) and not (name == "MFLOP" and same and timed):
             told.append(f"{now[name]} {unit} {'each' if same else f'in place of {before[name]}'}")
     return f"`{step.group.name}` beside `{step.parent.name}` ({step.technique}): {'; '.join(told)}."
 

@@ -121,7 +121,8 @@ def holm(ps: Sequence[float]) -> list[float]:
 def power(parts: Spread, true_difference: float, seeds: int, level: float = LEVEL) -> float:
     """The probability of showing a true difference with so many seeds of each variant, at least 2.
 
-    The parts of the variance are as trainings so far have shown them; p shows a difference if it is below `level`.
+    The parts of the variance are as trainings so far have shown them, seeds differing by no less than single images
+    imply; p shows a difference if it is below `level`.
     """
     expected = tuple(map(max, parts.seeds, parts.flips))  # seeds that tie by chance will not go on to
     planned = parts._replace(seeds=expected, trainings=(seeds,) * len(expected))

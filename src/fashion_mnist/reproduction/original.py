@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from fashion_mnist.checks import built, check_training, example_of
+from fashion_mnist.checks import OLDER, built, check_training, example_of
 from fashion_mnist.config import CONF, Config, DataConfig, ReproduceConfig, TrackingConfig
 from fashion_mnist.data.dataset import Card
 from fashion_mnist.data.prepare import TAKEN
@@ -83,7 +83,7 @@ def configuration(client: "MlflowClient", run: "Run", config: ReproduceConfig) -
     if "${" in str(content):  # nothing of the kind is left in what this project writes
         raise UserError(f"config.yaml of run {run.info.run_id} asks for values of this machine, which it does not get.")
     try:
-        for group, option in {"augment": "none", "trainer": "default"}.items():  # for keys younger than the run
+        for group, option in OLDER.items():
             content[group] = {**example_of(group, option), **content.get(group, {})}
         content["trainer"]["resume"] = "auto"
         content["data"] |= places_of_data(content["data"], config.data, dataset)

@@ -263,6 +263,7 @@ def test_a_preset_that_is_a_search_is_no_search_for_those_who_fetch_or_evaluate(
     assert fetched.returncode == 0, fetched.stderr
     assert "100 train + 10 test images" in fetched.stdout
     assert_one_sentence(run_here(*preset, step="evaluate"), "no model in outputs/models/mlp/model.keras")
+    assert_one_sentence(run_here("-m", *preset, step="fetch"), "a search is made of trainings, and fetch makes none")
     assert {path.name for path in empty_folder.iterdir()} <= {
         "mlflow.db",
         "data",

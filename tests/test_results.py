@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ladder
 import pytest
 import strengths
 import tricks
@@ -63,6 +64,18 @@ def test_each_step_of_the_ladder_says_what_it_reaches_and_reaches_what_it_is_cal
         accuracies = [turn["measured"]["ours"]["test_accuracy"] for turn in turns if turn["step"] == step]
         assert statistics.mean(accuracies) >= int(step.removeprefix("ladder_")) / 100
         assert f"# Test accuracy {statistics.mean(accuracies):.4f} ±" in comment(f"experiment/{step}.yaml")
+
+
+@pytest.mark.parametrize(
+    ("processor", "name"),
+    [
+        ("Intel(R) Xeon(R) Processor", "Intel Xeon"),
+        ("Intel(R) Xeon(R) Platinum 8488C CPU @ 2.40GHz (amx_bf16)", "Intel Xeon Platinum 8488C (amx_bf16)"),
+        ("AMD EPYC-Genoa Processor (avx512_bf16)", "AMD EPYC-Genoa (avx512_bf16)"),
+    ],
+)
+def test_processors_are_named_with_their_instructions(processor: str, name: str) -> None:
+    assert ladder.named(processor) == name
 
 
 def test_the_study_is_of_clean_and_complete_runs() -> None:

@@ -35,6 +35,7 @@ from fashion_mnist.trials.space import check_range, check_search, ends_of, searc
 
 FLAGS = get_args_parser()._option_string_actions  # Hydra's own, such as "--cfg" and "-c"
 OmegaConf.register_new_resolver("equal", lambda one, other: one == other, replace=True)  # for conf/
+UNTRAINED = ("fetch", "evaluate")  # the steps with the keys of a training that make none
 SWITCHES = {"--check-only": "check_only", "--checkout": "checkout"}  # which need no value
 
 
@@ -49,11 +50,11 @@ def main(job: Callable[[Any], Any], primary: str = "config") -> None:
         if primary != "config" and flags & {"-m", "--multirun"}:
             raise UserError("-m is for trainings; this step takes one value for each key.")
         has_preset = any(argument.lstrip("+").startswith("experiment=") for argument in arguments)
-        if step_of(job) in ("fetch", "evaluate") and has_preset and not flags & {"-m", "--multirun"}:
+        if step_of(job) in UNTRAINED and has_preset and not flags & {"-m", "--multirun"}:
             sys.argv[1:] = arguments = [*arguments, "hydra.mode=RUN"]  # a preset may be a sweep, but of trainings
         if flags <= {"-m", "--multirun", "-r", "--run"}:  # others only print, or bring configurations of their own
             typed = [argument for argument in arguments if not argument.startswith("-")]
-            check_all(typed, primary, multirun=bool(flags & {"-m", "--multirun"}))
+            check_all(typed, primary, multirun=bool(flags & {"-m", "--multirun"}), step=step_of(job))
         run_with_hydra(job, primary)
 
 
@@ -88,7 +89,7 @@ class Task:
             config.overrides = list(hydra_config.overrides.task)
             if in_sweep and self.primary == "config":
                 config.search = search_of(hydra_config, of_trial=True)
-                if self.__module__ not in ("fashion_mnist.fetch", "fashion_mnist.evaluate") and not config.output_dir:
+                if self.__module__.rpartition(".")[2] not in UNTRAINED and not config.output_dir:
                     # The jobs of a sweep often share a variant, and must not overwrite each other's model.
                     config.output_dir = str(Path(hydra_config.runtime.output_dir))
             if not self.full_error:
@@ -111,7 +112,7 @@ def step_of(job: Callable[..., Any]) -> str:
     return Path(str(sys.modules[job.__module__].__file__)).stem
 
 
-def check_all(arguments: list[str], primary: str, multirun: bool = False) -> None:
+def check_all(arguments: list[str], primary: str, multirun: bool = False, step: str = "__main__") -> None:
     """Checks the configuration, and every value of a sweep, before anything starts or is written."""
     overrides = OverridesParser.create().parse_overrides(arguments)
     fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
@@ -122,6 +123,8 @@ def check_all(arguments: list[str], primary: str, multirun: bool = False) -> Non
         multirun = multirun or HydraConfig.get().mode == RunMode.MULTIRUN
         cluster_of(HydraConfig.get())
         if multirun and (search := search_of(HydraConfig.get())):
+            if step in UNTRAINED:
+                raise UserError(f"a search is made of trainings, and {step} makes none: leave -m out.")
             overrides = with_params(search, overrides)
             check_search(search, HydraConfig.get(), overrides, config)
             fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]

@@ -117,7 +117,7 @@ class Search:
 
     def open_study(self) -> Study:
         """Makes or finds the study, and the run that the trials are nested below."""
-        study = Study(self.settings)  # which refuses what it cannot use, before anything is written
+        study = Study(self.settings)  # which refuses what it cannot use
         proposed = f"{self.space} {self.settings.seed} {self.settings.sampler} {self.settings.pruner}"
         digest = sweep_digest(f"search {self.settings.study or ''} {proposed}", self.sweep.overrides)
         study.name = self.settings.study or f"search-{digest}"
@@ -140,12 +140,13 @@ class Search:
         return study
 
     def images(self) -> list[str]:
-        """The digests of the datasets that are chosen among: the same command may find others another day."""
+        """The digests of the datasets that are chosen among, of a range's its least: they may be others another day."""
         choices = []
         for key, distribution in self.space.items():
             values = [f"{key}={value}" for value in getattr(distribution, "choices", ())]
+            values = values or [f"{key}={written(getattr(distribution, 'low', None), distribution)}"]
             choices.append(values if key.lstrip("+").startswith(("data", "experiment")) else values[:1])
-        configs = [self.config_of([*self.fixed, *chosen]) for chosen in itertools.product(*filter(None, choices))]
+        configs = [self.config_of([*self.fixed, *chosen]) for chosen in itertools.product(*choices)]
         return [prepare(config.data, config.data_root).card.digest for config in configs]
 
     def make_trials(self) -> None:

@@ -200,3 +200,20 @@ def test_killed_at_the_worst_moments(job: list[str], undisturbed: Undisturbed, f
     print("\n".join(failures))
     count = len(moments)
     survived("`kill -9` while a checkpoint, the model or the run is written", count - len(failures), count)
+
+
+@pytest.mark.slow
+def test_the_longest_training_goes_on(empty_folder: Path, tiny_data: Path) -> None:
+    """The ladder's last step, made short and small, killed while it writes a checkpoint."""
+    small = ["model.filters=[8,8]", "model.blocks=[1,1]", "trainer.epochs=4", "trainer.jit_compile=null"]
+    job = [*TINY, f"data_root={tiny_data}", "experiment=ladder_95", *small]
+    assert run_here(*job, step="main").returncode == 0
+    undisturbed = results()
+    for kind in RESULTS:
+        shutil.rmtree(kind)
+    done = subprocess.run([sys.executable, "-c", KILLER, "numpy", "savez", "3", "before", *job], capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    gone_on = run_here(*job, step="main")
+    assert "goes on" in gone_on.stdout + gone_on.stderr
+    assert results() == undisturbed
+    assert not left()

@@ -28,16 +28,26 @@ def test_a_process_that_goes_on_after_an_edit_tells_the_code_that_it_began_with(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     began_with = lineage.code_here()
+    lineage.checkout_here()
+    monkeypatch.setattr(lineage, "uncommitted", lambda: b"edited conf/, which a sweep composes anew for each job")
+    checkout = lineage.checkout_here()
+    assert checkout[1] == lineage.uncommitted()
     package = shutil.copytree(lineage.PACKAGE, tmp_path / "package")
     monkeypatch.setattr(lineage.code_digest, "__defaults__", (package,))
     (package / "train.py").write_text("# edited while a sweep is at work\n")
-    checkout = lineage.checkout_here()
     monkeypatch.setattr(lineage, "uncommitted", lambda: b"edited while a sweep is at work")
     assert (lineage.code_here(), lineage.checkout_here()) == (began_with, checkout)
     monkeypatch.setitem(sys.modules, "IPython.extensions.autoreload", sys)  # by which a notebook takes the edit over
     assert lineage.code_here() == lineage.code_digest() != began_with
     assert lineage.checkout_here() != checkout
-    lineage.first_checkout.cache_clear()
+    lineage.last_checkout.cache_clear()
+
+
+def test_code_that_was_edited_before_the_first_run_has_no_known_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    lineage.last_checkout.cache_clear()
+    monkeypatch.setattr(lineage, "BEGAN_WITH", "before the edit")
+    assert lineage.checkout_here() == ("unknown", None)
+    lineage.last_checkout.cache_clear()
 
 
 def test_compiled_code_and_the_rooms_above_are_not_part_of_it(tmp_path: Path) -> None:

@@ -51,6 +51,20 @@ def test_values_are_given_up_only_for_what_is_their_fault(
     assert Study(search, "study").begun().trials[6].state.name == state
 
 
+def test_what_fails_after_a_trials_end_is_heard_and_undoes_nothing(search: SearchConfig, tiny: Compose) -> None:
+    from fashion_mnist.trials.study import Study
+
+    def train() -> None:
+        with trial_of(replace(tiny(), search=search)) as trial:
+            assert trial
+            trial.complete(0.9)
+            raise UserError("the store refuses the model")
+
+    with pytest.raises(UserError, match="the store refuses the model"):
+        train()
+    assert Study(search, "study").begun().trials[6].state.name == "COMPLETE"
+
+
 def test_values_are_not_given_up_where_the_storage_was_away(
     search: SearchConfig, tiny: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,15 +130,15 @@ def code_here() -> str:
 
 
 def checkout_here() -> tuple[str, bytes | None]:
-    """`commit` and `uncommitted` of the code at work, as they were for the first run of this process."""
-    if is_reloading():
-        first_checkout.cache_clear()
-    return first_checkout()
+    """`commit` and `uncommitted` of the checkout; once code at work is edited in it, as they were for the last run."""
+    if code_digest() == code_here():
+        last_checkout.cache_clear()
+    return last_checkout()
 
 
 @functools.cache
-def first_checkout() -> tuple[str, bytes | None]:
-    return commit(), uncommitted()
+def last_checkout() -> tuple[str, bytes | None]:
+    return (commit(), uncommitted()) if code_digest() == code_here() else ("unknown", None)
 
 
 def is_reloading() -> bool:

@@ -229,7 +229,7 @@ def send_kept(client: "MlflowClient", uri: str) -> tuple[list[str], dict[str, st
                     continue
                 unfinished = parcel.status not in (None, "FINISHED")
                 if unfinished and client.get_run(parcel.run_id).info.status == "FINISHED":
-                    parcel.status, parcel.metrics = None, []  # it has gone on meanwhile, and was told them again
+                    parcel = Parcel(parcel.uri, parcel.run_id)  # it has gone on meanwhile, and was told all of it again
                 if refused := deliver(client, parcel):
                     raise UserError(refused)
                 if parcel.status == "FINISHED":

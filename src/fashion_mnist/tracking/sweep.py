@@ -16,13 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 from rich import box
 from rich.table import Table
 
-from fashion_mnist.cli import explain
+from fashion_mnist.cli import UNTRAINED, explain
 from fashion_mnist.config import CONF, TrackingConfig
 from fashion_mnist.errors import reason_of, say, terminal
 from fashion_mnist.files import digest_here, lock_of
 from fashion_mnist.tracking import lineage, store
 from fashion_mnist.tracking.description import MOST_CHARACTERS, is_made_up
-from fashion_mnist.tracking.outbox import Parcel
+from fashion_mnist.tracking.outbox import Parcel, catch_up
 from fashion_mnist.tracking.run import SKIPPED
 from fashion_mnist.trials.space import search_of
 
@@ -49,7 +49,7 @@ class SweepRun(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         step = config.hydra.job.name
-        if step in ("fetch", "evaluate") or search_of(config.hydra):  # they open no runs of their own
+        if step in UNTRAINED or search_of(config.hydra):  # they open no runs of their own
             return
         try:
             self.sweep = Sweep(config)
@@ -84,12 +84,14 @@ class Sweep:
         self.lock = lock_of("sweep", digest)
         with suppress(Timeout):  # another process is at the same sweep
             self.lock.acquire(timeout=0)
+        catch_up(self.config)  # how the same sweep ended before
         self.begin(open_sweep(self.config, self.typed, digest, self.lock.is_locked and go_on))
 
     def resume(self, run_id: str) -> bool:
         """Continues the run with this id; says False if there is none in the store, or if it was deleted."""
         from mlflow.exceptions import MlflowException
 
+        catch_up(self.config)
         client = store.connect(self.config)
         try:
             info = client.get_run(run_id).info

@@ -56,8 +56,9 @@ class Trial:
 
     def fail(self, reason: str) -> None:
         """Tells that there is nothing to be had with these values, and why."""
-        self.note({REASON: reason})
-        self.end(imported().trial.TrialState.FAIL)
+        with suppress(imported().exceptions.UpdateFinishedTrialError):  # it has ended well, and what failed came later
+            self.note({REASON: reason})
+            self.end(imported().trial.TrialState.FAIL)
 
     def end(self, state: Any, value: float | None = None) -> None:
         with suppress(imported().exceptions.UpdateFinishedTrialError):  # the answer to the first attempt was lost

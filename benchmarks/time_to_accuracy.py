@@ -35,13 +35,14 @@ from fashion_mnist.files import complete
 from fashion_mnist.tracking.lineage import code_digest, config_digest, processor
 
 FOLDER = Path(__file__).with_name("programs")
-GOALS = {  # test accuracy, and what its training may cost, in units and, of each seed, in seconds
-    "ladder_91": (0.91, 0.3, math.inf),
-    "ladder_92": (0.92, 0.8, math.inf),
-    "ladder_93": (0.93, 3, math.inf),
-    "ladder_94": (0.94, 10, math.inf),
-    "ladder_95": (0.95, 80, 6000),
+GOALS = {  # test accuracy, and what its training may cost, in units
+    "ladder_91": (0.91, 0.3),
+    "ladder_92": (0.92, 0.8),
+    "ladder_93": (0.93, 3),
+    "ladder_94": (0.94, 10),
+    "ladder_95": (0.95, 80),
 }
+LONGEST = {"ladder_95": 6000}  # seconds that a training may take, whatever the unit
 UNIT, OURS, PYTORCH, COMPILED = "unit", "ours", "PyTorch", "PyTorch compiled"
 BESIDE_PYTORCH, GOAL_BESIDE_PYTORCH = "ladder_93", 0.8
 LEGEND = (
@@ -156,7 +157,8 @@ def write(file: Path, turns: Sequence[Turn], facts: dict[str, Any] | None = None
     content = {
         "measured": f"{LEGEND} {PEER_LEGEND}",
         "machines": machines | ({facts["processor"]: facts} if facts else {}),
-        "goals": {step: {"test_accuracy": accuracy, "units": units} for step, (accuracy, units, _) in GOALS.items()},
+        "goals": {step: {"test_accuracy": accuracy, "units": units} for step, (accuracy, units) in GOALS.items()},
+        "longest": LONGEST,
         "turns": [asdict(turn) for turn in turns],
     }
     with complete(file) as partial:
@@ -204,7 +206,7 @@ def expected(step: str, turns: Sequence[Turn]) -> float:
     """Seconds that a turn will take: as long as it did, or else as its goal allows."""
     if own := [turn for turn in turns if turn.step == step]:
         return sum(each.wall for each in own[-1].measured.values())
-    return (1 + GOALS.get(step, (0, 1, 0))[1]) * statistics.median(turn.measured[UNIT].wall for turn in turns)
+    return (1 + GOALS.get(step, (0, 1))[1]) * statistics.median(turn.measured[UNIT].wall for turn in turns)
 
 
 def measure(program: str, step: str, seed: int, folder: Path, peers_python: Path | None) -> Measurement:
@@ -290,9 +292,9 @@ def row(step: str, name: str, turns: Sequence[Turn]) -> list[str]:
     accuracy, cost = statistics.mean(accuracies), statistics.median(turn.units[name] for turn in turns)
     goals = ("", "", "")
     if name == OURS and step in GOALS:
-        wanted, units, longest = GOALS[step]
-        reached = accuracy >= wanted and cost <= units and max(seconds) <= longest
-        time = f", {longest:,} s" if longest < math.inf else ""
+        wanted, units = GOALS[step]
+        reached = accuracy >= wanted and cost <= units and max(seconds) <= LONGEST.get(step, math.inf)
+        time = f", {LONGEST[step]:,} s" if step in LONGEST else ""
         goals = (f"≥ {wanted}", f"≤ {units}{time}", "reached" if reached else "missed")
     return [
         step if name == OURS else f" {name}",

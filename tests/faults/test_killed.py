@@ -205,7 +205,7 @@ def test_killed_at_the_worst_moments(job: list[str], undisturbed: Undisturbed, f
 @pytest.mark.slow
 def test_the_longest_training_goes_on(empty_folder: Path, tiny_data: Path) -> None:
     """The ladder's last step, made short and small, killed while it writes a checkpoint."""
-    small = ["model.filters=[8,8]", "model.blocks=[1,1]", "trainer.epochs=4", "trainer.jit_compile=null"]
+    small = ["model.filters=[4]", "model.blocks=[1]", "trainer.epochs=4", "trainer.jit_compile=null"]
     job = [*TINY, f"data_root={tiny_data}", "experiment=ladder_95", *small]
     assert run_here(*job, step="main").returncode == 0
     undisturbed = results()

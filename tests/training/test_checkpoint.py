@@ -28,7 +28,6 @@ KINDS = {
     "batch normalisation": ["model=resnet", "model.filters=[4]", "model.blocks=[1]", "augment.test_time_flip=true"],
     "early stopping": ["trainer.patience=2"],
     "networks side by side, in bfloat16": ["model=mlp", "trainer.members=2", "trainer.precision=bfloat16"],
-    "the ladder's last step": ["experiment=ladder_95", "model.filters=[4]", "model.blocks=[1]"],
 }
 
 

@@ -126,7 +126,7 @@ def code_here() -> str:
 
     A notebook may reload what is edited; then it is that of the files as they are.
     """
-    return code_digest() if is_reloading() else BEGAN_WITH
+    return code_digest() if "IPython.extensions.autoreload" in sys.modules else BEGAN_WITH
 
 
 def checkout_here() -> tuple[str, bytes | None]:
@@ -139,10 +139,6 @@ def checkout_here() -> tuple[str, bytes | None]:
 @functools.cache
 def last_checkout() -> tuple[str, bytes | None]:
     return (commit(), uncommitted()) if code_digest() == code_here() else ("unknown", None)
-
-
-def is_reloading() -> bool:
-    return "IPython.extensions.autoreload" in sys.modules
 
 
 def origin() -> dict[str, str]:
